@@ -1,0 +1,214 @@
+use crate::Text;
+use serde::{Deserialize, Serialize};
+
+/// What the guest tells the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToHost {
+    /// The first message on the control connection.
+    Hello {
+        /// The guest's [`crate::VERSION`].
+        version: u16,
+        /// The running kernel's release, as of `uname -r`.
+        kernel: Text,
+    },
+    /// An app's program was executed.
+    Started {
+        /// Index into [`Pod::apps`].
+        app: u16,
+    },
+    /// An app ended.
+    Exited {
+        /// Index into [`Pod::apps`].
+        app: u16,
+        /// How it ended.
+        status: ExitStatus,
+        /// The kernel killed a process of this app because the app's memory limit, or the whole
+        /// guest's memory, was exhausted.
+        out_of_memory: bool,
+    },
+    /// An app, or with `None` the pod as a whole, could not be started. No [`ToHost::Exited`]
+    /// follows for it.
+    Failed {
+        /// Index into [`Pod::apps`].
+        app: Option<u16>,
+        /// What was tried, what was found.
+        error: Text,
+    },
+    /// Something the host's owner should read in the pod's log.
+    Log {
+        /// How much it matters.
+        level: Level,
+        /// One line.
+        text: Text,
+    },
+    /// Every app has ended and file systems are synced; the guest resets the machine once the
+    /// host has closed the control connection.
+    Finished,
+}
+
+/// How an app's main process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// It called exit with this code.
+    Code(u8),
+    /// This signal ended it.
+    Signal(u8),
+}
+
+impl ExitStatus {
+    /// The status as a shell reports it: the code, or 128 plus the signal's number.
+    pub fn shell_code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => signal.saturating_add(128),
+        }
+    }
+}
+
+/// How much a log line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Something is not as it should be, and the pod goes on.
+    Warning,
+    /// A step of the pod's life.
+    Info,
+}
+
+/// What the host tells the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToGuest {
+    /// The answer to [`ToHost::Hello`]: set this pod up and start its apps.
+    Setup(Pod),
+    /// Send this signal to an app's main process.
+    Signal {
+        /// Index into [`Pod::apps`].
+        app: u16,
+        /// The signal's number.
+        signal: u8,
+    },
+    /// The host's terminal has a new size.
+    Resize {
+        /// Index into [`Pod::apps`].
+        app: u16,
+        /// The new size.
+        size: TerminalSize,
+    },
+}
+
+/// A pod, as the guest has to set it up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// Host name of the guest.
+    pub hostname: String,
+    /// Tag of the virtio-fs device that holds root file systems and volumes, if there is one.
+    /// Each share is a directory (or a file) directly below its root.
+    pub share_tag: Option<String>,
+    /// Volumes, which apps mount by index.
+    pub volumes: Vec<Volume>,
+    /// The apps, in the order of the command line.
+    pub apps: Vec<App>,
+}
+
+/// A volume of the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its name (an ACName: appc `types.md`).
+    pub name: String,
+    /// Where its files are.
+    pub source: VolumeSource,
+}
+
+/// Where a volume's files are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VolumeSource {
+    /// A share of the virtio-fs device, by its name below the device's root. Read-only shares are
+    /// enforced by the host.
+    Share(String),
+    /// An empty directory that lives as long as the pod, shared by the apps that mount it.
+    Empty {
+        /// Permission bits of its root.
+        mode: u32,
+        /// Owner of its root.
+        uid: u32,
+        /// Group of its root.
+        gid: u32,
+    },
+}
+
+/// An app of the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// Its name (an ACName).
+    pub name: String,
+    /// The share that is the lower layer of its root file system. What the app writes stays in the
+    /// guest.
+    pub root_share: String,
+    /// Whether the app may write to its root file system.
+    pub root_read_only: bool,
+    /// The program and its arguments; not empty. Without a slash in it the program is looked up
+    /// in the `PATH` of `environment`, inside the app's root.
+    pub argv: Vec<Vec<u8>>,
+    /// `NAME=VALUE` each.
+    pub environment: Vec<Vec<u8>>,
+    /// Working directory, absolute.
+    pub working_directory: Vec<u8>,
+    /// User as name, number, or absolute path of a file whose owner is taken (appc `aci.md`).
+    pub user: String,
+    /// Group, likewise; empty for the user's own group in the image's passwd.
+    pub group: String,
+    /// Further groups of the app's processes. The user's groups in the image's group file are
+    /// added when the user was given by name.
+    pub supplementary_groups: Vec<u32>,
+    /// Volumes to mount, in order.
+    pub mounts: Vec<Mount>,
+    /// Most memory that the app's processes may use, in bytes.
+    pub memory: Option<u64>,
+    /// Most CPU time that the app may use, in thousandths of one CPU.
+    pub cpu_millis: Option<u32>,
+    /// Where its standard streams go.
+    pub stdio: Stdio,
+}
+
+/// A volume's place in an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Index into [`Pod::volumes`].
+    pub volume: u16,
+    /// Absolute path in the app, made if it is missing.
+    pub target: Vec<u8>,
+    /// Whether the app may only read.
+    pub read_only: bool,
+}
+
+/// Where an app's standard streams go: ports of the host, each for one connection that guest-init
+/// opens before it starts the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdio {
+    /// A terminal in the guest, both ways over one connection.
+    Terminal {
+        /// The connection's port.
+        port: u32,
+        /// First size of the terminal.
+        size: TerminalSize,
+    },
+    /// Pipes. End of file on a connection closes the pipe, and the other way round.
+    Streams {
+        /// Standard input's port; without one the app reads `/dev/null`.
+        stdin: Option<u32>,
+        /// Standard output's port.
+        stdout: u32,
+        /// Standard error's port.
+        stderr: u32,
+    },
+}
+
+/// Size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters of a line.
+    pub columns: u16,
+}
