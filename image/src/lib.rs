@@ -1,1 +1,41 @@
-//! .
+//! Images: what a reference on the command line means, what the image says about its program, and
+//! its files as one tree on disk.
+//!
+//! ```text
+//! Reference ──Store::image──▶ Image ──Store::tree──▶ StoredTree
+//!            documents read,          layers decompressed, checked,
+//!            digests checked          merged and unpacked, once
+//! ```
+//!
+//! - [`Reference`] names an image: an OCI layout, an OCI or Docker archive, an ACI.
+//! - [`Store::image`] opens it and reads its documents; every byte is checked against the digest
+//!   it was named by before it is believed. The result, [`Image`], is the same for all formats.
+//! - [`Store::tree`] merges the layers into one tree in memory ([`tree`]) from their tar streams
+//!   ([`layer`]), writes it to a staging folder and renames that into place. What is there
+//!   already is not unpacked again.
+//!
+//! Images are hostile. Nothing of an image is resolved on the host's file system: paths are walked
+//! in the tree in memory, and the tree is written with calls relative to directories that were
+//! just made. What an image may cost is bounded by [`Limits`]. Text from an image is shown only
+//! through [`Text`], which escapes what could steer a terminal.
+#![forbid(unsafe_code)]
+
+mod config;
+mod digest;
+mod error;
+mod image;
+mod limits;
+mod progress;
+mod reference;
+mod store;
+mod text;
+
+pub use config::{App, EventHandler, ImageConfig, Isolator, MountPoint, Port};
+pub use digest::{Algorithm, Digest, DigestError};
+pub use error::Error;
+pub use image::Image;
+pub use limits::{Limit, LimitExceeded, Limits, LimitsError};
+pub use progress::{Progress, Step};
+pub use reference::{Reference, ReferenceError};
+pub use store::{Collected, Store, StoredTree};
+pub use text::Text;

@@ -1,0 +1,47 @@
+use std::fmt;
+
+/// Text from an image, or a path that a user gave, as it may be shown.
+///
+/// `Display` escapes control characters and other invisible ones, so that the text can neither
+/// steer a terminal nor forge a line of a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Text(String);
+
+impl Text {
+    /// The most bytes a text holds; the rest is cut off, and shown as `…`.
+    pub const MAX: usize = 256;
+
+    /// Takes at most [`Text::MAX`] bytes of `text`; bytes that are not UTF-8 are replaced.
+    pub fn new(text: impl AsRef<[u8]>) -> Self {
+        let bytes = text.as_ref();
+        let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(Self::MAX)]).into_owned();
+        if bytes.len() > Self::MAX {
+            text.push('…');
+        }
+        Self(text)
+    }
+
+    /// The same for a path or another string of the operating system.
+    pub fn of_os(text: impl AsRef<std::ffi::OsStr>) -> Self {
+        Self::new(std::os::unix::ffi::OsStrExt::as_bytes(text.as_ref()))
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        for character in self.0.chars() {
+            match character {
+                '\'' | '"' | '\\' => out.write_char(character)?,
+                _ => write!(out, "{}", character.escape_debug())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:?}", self.0)
+    }
+}
