@@ -1,0 +1,6 @@
+//! The entropy device (virtio 1.3 §5.4): one queue, whose buffers are filled with random bytes of
+//! the host's kernel. It offers no features of its own.
+
+mod device;
+
+pub use device::Rng;

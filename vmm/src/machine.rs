@@ -1,0 +1,476 @@
+//! The microVM as a whole: how it is put together, its buses, its main loop.
+
+use crate::boot;
+use crate::config::{Config, Share};
+use crate::control::{self, Event};
+use crate::devices::console::{self, Console};
+use crate::devices::ioapic::{self, IoApic};
+use crate::devices::virtio::fs::Fs;
+use crate::devices::virtio::mmio::{QUEUE_NOTIFY, Registers, Request};
+use crate::devices::virtio::rng::Rng;
+use crate::devices::virtio::vsock::Vsock;
+use crate::devices::virtio::{Activation, Device, DeviceError, Interrupt, Registry};
+use crate::exit::Exit;
+use crate::layout;
+use crate::memory::{self, Backing, GuestMemory};
+use crate::vcpu::{FirstEntry, Vcpu};
+use crate::{VmmError, inherited};
+use kvm_bindings::{
+    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap,
+    kvm_userspace_memory_region,
+};
+use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
+use rustix::net::SendFlags;
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
+
+/// How the guest's own doing ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It wrote to the keyboard controller's reset line.
+    Reset,
+    /// A virtual CPU shut down.
+    TripleFault,
+}
+
+/// The keyboard controller's command port; writing [`RESET`] to it resets a PC.
+const KEYBOARD_PORT: u16 = 0x64;
+const RESET: u8 = 0xfe;
+
+/// Interrupt lines begin here: Linux takes line 0 for the timer's.
+const FIRST_LINE: u8 = 1;
+
+/// What the virtual CPUs share: everything that answers an access.
+#[derive(Debug)]
+pub struct Bus {
+    memory: GuestMemory,
+    io_apic: Arc<IoApic>,
+    console: Mutex<Console>,
+    devices: Vec<Mutex<Registers>>,
+    messages: Sender<Message>,
+    wake: EventFd,
+}
+
+/// What a virtual CPU wants of the main loop.
+#[derive(Debug)]
+enum Message {
+    Device { index: usize, request: Request, done: Option<SyncSender<()>> },
+    End(Result<End, VmmError>),
+}
+
+impl Bus {
+    /// Tells the main loop that a virtual CPU has ended.
+    pub fn end(&self, end: Result<End, VmmError>) {
+        self.send(Message::End(end));
+    }
+
+    fn send(&self, message: Message) {
+        // The main loop goes only with the process; an eventfd takes any count of writes.
+        let _ = self.messages.send(message);
+        let _ = self.wake.write(1);
+    }
+
+    /// A read from memory that is no RAM.
+    pub fn mmio_read(&self, address: u64, data: &mut [u8]) {
+        if let Some(offset) = io_apic_offset(address) {
+            self.io_apic.read(offset, data);
+        } else if let Some((_, device, offset)) = self.device(address) {
+            device.read(offset, data);
+        } else {
+            data.fill(0xff);
+        }
+    }
+
+    /// A write to memory that is no RAM.
+    ///
+    /// # Errors
+    /// KVM's, from interrupts that are set up.
+    pub fn mmio_write(&self, address: u64, data: &[u8]) -> Result<(), VmmError> {
+        if let Some(offset) = io_apic_offset(address) {
+            return self.io_apic.write(offset, data).map_err(VmmError::kvm("interrupt routing"));
+        }
+        let Some((index, mut device, offset)) = self.device(address) else { return Ok(()) };
+        let request = device.write(offset, data, &self.memory);
+        drop(device);
+        match request {
+            None => {}
+            Some(request @ Request::Activate { .. }) => {
+                self.send(Message::Device { index, request, done: None });
+            }
+            Some(Request::Reset) => {
+                // The driver may free the queues' memory as soon as the write is done.
+                let (done, wait) = sync_channel(1);
+                self.send(Message::Device { index, request: Request::Reset, done: Some(done) });
+                let _ = wait.recv();
+            }
+        }
+        Ok(())
+    }
+
+    /// A read from an I/O port.
+    pub fn port_read(&self, port: u16, data: &mut [u8]) {
+        data.fill(match port {
+            console::PORT.. if port - console::PORT < console::PORTS => {
+                lock(&self.console).read(port - console::PORT)
+            }
+            KEYBOARD_PORT => 0,
+            _ => 0xff,
+        });
+    }
+
+    /// A write to an I/O port; the result is set if it ends the guest.
+    pub fn port_write(&self, port: u16, data: &[u8]) -> Option<End> {
+        match port {
+            console::PORT.. if port - console::PORT < console::PORTS => {
+                let mut console = lock(&self.console);
+                for byte in data {
+                    console.write(port - console::PORT, *byte);
+                }
+                None
+            }
+            KEYBOARD_PORT if data == [RESET] => Some(End::Reset),
+            _ => None,
+        }
+    }
+
+    fn device(&self, address: u64) -> Option<(usize, MutexGuard<'_, Registers>, u64)> {
+        let offset = address.checked_sub(layout::MMIO_BASE)?;
+        let index = usize::try_from(offset / layout::MMIO_STRIDE).ok()?;
+        Some((index, lock(self.devices.get(index)?), offset % layout::MMIO_STRIDE))
+    }
+}
+
+fn io_apic_offset(address: u64) -> Option<u64> {
+    address.checked_sub(layout::IO_APIC).filter(|offset| *offset < ioapic::SIZE)
+}
+
+/// A panic aborts the process, so no lock is ever poisoned.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A microVM that is ready to run.
+pub struct Machine {
+    bus: Arc<Bus>,
+    devices: Vec<Box<dyn Device>>,
+    vcpus: Vec<Vcpu>,
+    first_entry: FirstEntry,
+    epoll: Arc<Epoll>,
+    messages: Receiver<Message>,
+    control: Arc<OwnedFd>,
+    /// Keeps the machine's memory slots; dropped after everything that uses them.
+    _vm: Arc<VmFd>,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Machine({} devices, {} CPUs)", self.devices.len(), self.vcpus.len())
+    }
+}
+
+/// Event source of the main loop itself.
+const MAIN: u32 = u32::MAX;
+const SOURCE_WAKE: u32 = 0;
+const SOURCE_CONTROL: u32 = 1;
+
+impl Machine {
+    /// Puts a microVM together.
+    ///
+    /// # Errors
+    /// See [`VmmError`].
+    pub fn new(config: &Config) -> Result<Self, VmmError> {
+        let fields = config.fields();
+        let vcpus = fields.vcpus.get();
+        // KVM_CREATE_VM waits for the host kernel for as long as everything else takes here.
+        let vm = start_vm()?;
+
+        let backing = if fields.shares.is_empty() { Backing::Private } else { Backing::Shared };
+        let memory = memory::allocate(fields.memory_mib.bytes(), backing)?;
+        let count = fields.shares.len() + 2;
+        let lines = FIRST_LINE + u8::try_from(count).map_err(|_| VmmError::Devices)?;
+        let mut line = String::new();
+        for index in 0..count {
+            let (address, irq) = place(index)?;
+            // 4K@address:irq, as Linux' virtio_mmio.device= wants it.
+            let _ = write!(line, "virtio_mmio.device=4K@{address:#x}:{irq} ");
+        }
+        line.push_str(fields.command_line.as_str());
+        let (kernel, initramfs) = (&fields.kernel, &fields.initramfs);
+        let entry = boot::load(&memory, kernel, initramfs, line.trim_end(), vcpus, lines)?;
+
+        let (vm, mut cpuid) = vm.join().map_err(|_| VmmError::Devices)??;
+        let vm = Arc::new(vm);
+        set_memory(&vm, &memory)?;
+
+        let control = Arc::new(inherited(fields.control_fd)?);
+        let console = Console::new(inherited(fields.console_fd)?.into());
+        let io_apic = Arc::new(IoApic::new(vm.clone(), lines));
+        let epoll = Arc::new(Epoll::new().map_err(VmmError::Epoll)?);
+        let mut builder = Builder {
+            vm: &vm,
+            epoll: &epoll,
+            io_apic: &io_apic,
+            devices: vec![],
+            registers: vec![],
+        };
+        builder.vsock(control.clone())?;
+        builder.rng()?;
+        for share in &fields.shares {
+            builder.fs(share)?;
+        }
+        let Builder { devices, registers, .. } = builder;
+
+        boot::cpuid::common(&mut cpuid, vcpus);
+        let first_entry = FirstEntry::default();
+        let vcpus = (0..vcpus)
+            .map(|index| Vcpu::new(&vm, &cpuid, index, vcpus, entry.address, first_entry.clone()))
+            .collect::<Result<_, _>>()?;
+
+        let (sender, messages) = channel();
+        let wake = EventFd::new(NONBLOCK).map_err(VmmError::Epoll)?;
+        let watch = |descriptor, events, source| {
+            let token = (u64::from(MAIN) << 32) | u64::from(source);
+            epoll
+                .ctl(ControlOperation::Add, descriptor, EpollEvent::new(events, token))
+                .map_err(VmmError::Epoll)
+        };
+        watch(std::os::fd::AsRawFd::as_raw_fd(&wake), EventSet::IN, SOURCE_WAKE)?;
+        watch(fields.control_fd, EventSet::READ_HANG_UP, SOURCE_CONTROL)?;
+        let bus = Arc::new(Bus {
+            memory,
+            io_apic,
+            console: Mutex::new(console),
+            devices: registers.into_iter().map(Mutex::new).collect(),
+            messages: sender,
+            wake,
+        });
+        Ok(Self { bus, devices, vcpus, first_entry, epoll, messages, control, _vm: vm })
+    }
+
+    /// Runs the guest until it ends, the supervisor hangs up or something fails.
+    ///
+    /// # Errors
+    /// See [`VmmError`].
+    pub fn run(mut self) -> Result<Exit, VmmError> {
+        for vcpu in std::mem::take(&mut self.vcpus) {
+            vcpu.start(self.bus.clone())?;
+        }
+        let end = self.main_loop();
+        lock(&self.bus.console).finish();
+        end
+    }
+
+    fn main_loop(&mut self) -> Result<Exit, VmmError> {
+        let mut events = [EpollEvent::default(); 16];
+        let mut told = false;
+        loop {
+            let count = match self.epoll.wait(-1, &mut events) {
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(VmmError::Epoll(error)),
+            };
+            if !told {
+                told = self.tell_first_entry();
+            }
+            for event in &events[..count] {
+                let exit = match Registry::split(event.data()) {
+                    (MAIN, SOURCE_WAKE) => self.take_messages()?,
+                    (MAIN, _) => Some(Exit::HangUp),
+                    (device, source) => {
+                        let index = device as usize;
+                        let result = match self.devices.get_mut(index) {
+                            Some(device) => device.event(source, event.event_set()),
+                            None => Ok(()),
+                        };
+                        self.settle(index, result)?
+                    }
+                };
+                if let Some(exit) = exit {
+                    return Ok(exit);
+                }
+            }
+        }
+    }
+
+    /// Tells the supervisor when the guest began, once that is known.
+    fn tell_first_entry(&self) -> bool {
+        let Some(time) = self.first_entry.get() else { return false };
+        // Only of interest to who measures: a supervisor that does not listen misses nothing.
+        let _ =
+            control::send(&*self.control, &Event::FirstEntry { time: *time }, SendFlags::DONTWAIT);
+        true
+    }
+
+    fn take_messages(&mut self) -> Result<Option<Exit>, VmmError> {
+        let _ = self.bus.wake.read();
+        while let Ok(message) = self.messages.try_recv() {
+            match message {
+                Message::End(end) => {
+                    let panicked = lock(&self.bus.console).panicked();
+                    return Ok(Some(match end? {
+                        End::TripleFault => Exit::TripleFault,
+                        End::Reset if panicked => Exit::Panic,
+                        End::Reset => Exit::Reset,
+                    }));
+                }
+                Message::Device { index, request, done } => {
+                    let Some(device) = self.devices.get_mut(index) else { continue };
+                    let result = match request {
+                        Request::Reset => {
+                            device.reset();
+                            Ok(())
+                        }
+                        Request::Activate { queues, features } => {
+                            let memory = self.bus.memory.clone();
+                            device.activate(Activation { memory, queues, features })
+                        }
+                    };
+                    drop(done);
+                    if let Some(exit) = self.settle(index, result)? {
+                        return Ok(Some(exit));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What follows from a device's error: a driver that broke the protocol loses the device, the
+    /// host's trouble ends the microVM.
+    fn settle(
+        &mut self,
+        index: usize,
+        result: Result<(), DeviceError>,
+    ) -> Result<Option<Exit>, VmmError> {
+        match result {
+            Ok(()) => Ok(None),
+            Err(DeviceError::WorkerGone) => Ok(Some(Exit::WorkerGone)),
+            Err(error @ DeviceError::Host(_)) => Err(VmmError::Device(error)),
+            Err(DeviceError::Driver(_) | DeviceError::Queue(_)) => {
+                if let (Some(device), Some(registers)) =
+                    (self.devices.get_mut(index), self.bus.devices.get(index))
+                {
+                    device.reset();
+                    lock(registers).set_needs_reset().map_err(VmmError::Device)?;
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+const NONBLOCK: i32 = rustix::event::EventfdFlags::NONBLOCK.bits().cast_signed();
+
+/// Registers and interrupt line of the device of this number.
+fn place(index: usize) -> Result<(u64, u8), VmmError> {
+    let line = u8::try_from(index).map_err(|_| VmmError::Devices)? + FIRST_LINE;
+    Ok((layout::MMIO_BASE + layout::MMIO_STRIDE * index as u64, line))
+}
+
+type NewVm = Result<(VmFd, CpuId), VmmError>;
+
+/// Begins to make the virtual machine, on a thread of its own.
+fn start_vm() -> Result<JoinHandle<NewVm>, VmmError> {
+    let make = || {
+        let kvm = Kvm::new().map_err(VmmError::OpenKvm)?;
+        let vm = kvm.create_vm().map_err(VmmError::kvm("KVM_CREATE_VM"))?;
+        vm.set_tss_address(layout::KVM_TSS).map_err(VmmError::kvm("KVM_SET_TSS_ADDR"))?;
+        let mut split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
+        // Lines that KVM keeps for the IO-APIC outside.
+        split.args[0] = 24;
+        vm.enable_cap(&split).map_err(VmmError::kvm("KVM_CAP_SPLIT_IRQCHIP"))?;
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(VmmError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+        Ok((vm, cpuid))
+    };
+    std::thread::Builder::new().name("create-vm".into()).spawn(make).map_err(VmmError::Thread)
+}
+
+fn set_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), VmmError> {
+    for (slot, region) in (0..).zip(memory.iter()) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().raw_value(),
+            memory_size: region.len(),
+            userspace_addr: region.as_ptr() as u64,
+        };
+        // SAFETY: the region is a mapping of that size which stays until the process ends, and
+        // nothing else of the process is in it.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(VmmError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    Ok(())
+}
+
+/// Gives devices their places, in order.
+struct Builder<'a> {
+    vm: &'a VmFd,
+    epoll: &'a Arc<Epoll>,
+    io_apic: &'a Arc<IoApic>,
+    devices: Vec<Box<dyn Device>>,
+    registers: Vec<Registers>,
+}
+
+impl Builder<'_> {
+    fn vsock(&mut self, control: Arc<OwnedFd>) -> Result<(), VmmError> {
+        let (registry, interrupt, kicks) = self.resources::<{ Vsock::QUEUES }>()?;
+        let device = Vsock::new(registry, interrupt.clone(), kicks.clone(), control);
+        self.add(device.map_err(VmmError::Device)?, interrupt, kicks);
+        Ok(())
+    }
+
+    fn rng(&mut self) -> Result<(), VmmError> {
+        let (registry, interrupt, kicks) = self.resources::<{ Rng::QUEUES }>()?;
+        let [kick] = kicks.clone();
+        let device = Rng::new(registry, interrupt.clone(), kick);
+        self.add(device.map_err(VmmError::Device)?, interrupt, kicks);
+        Ok(())
+    }
+
+    fn fs(&mut self, share: &Share) -> Result<(), VmmError> {
+        let (registry, interrupt, kicks) = self.resources::<{ Fs::QUEUES }>()?;
+        let socket = inherited(share.fd)?;
+        let device = Fs::new(registry, &interrupt, kicks.clone(), socket, share.tag.clone());
+        self.add(device.map_err(VmmError::Device)?, interrupt, kicks);
+        Ok(())
+    }
+
+    /// What the next device needs: its kicks are wired to its registers by KVM.
+    fn resources<const QUEUES: usize>(
+        &self,
+    ) -> Result<(Registry, Interrupt, [Arc<EventFd>; QUEUES]), VmmError> {
+        let index = self.devices.len();
+        let (address, line) = place(index)?;
+        let kicks: Vec<_> = (0..QUEUES)
+            .map(|_| EventFd::new(NONBLOCK).map(Arc::new).map_err(VmmError::Epoll))
+            .collect::<Result<_, _>>()?;
+        for (queue, kick) in (0u32..).zip(&kicks) {
+            let notify = IoEventAddress::Mmio(address + QUEUE_NOTIFY);
+            self.vm
+                .register_ioevent(kick, &notify, queue)
+                .map_err(VmmError::kvm("KVM_IOEVENTFD"))?;
+        }
+        let kicks = kicks.try_into().map_err(|_| VmmError::Devices)?;
+        let number = u32::try_from(index).map_err(|_| VmmError::Devices)?;
+        let registry = Registry::new(self.epoll.clone(), number);
+        Ok((registry, Interrupt::new(self.io_apic.clone(), line), kicks))
+    }
+
+    fn add<const QUEUES: usize>(
+        &mut self,
+        device: impl Device + 'static,
+        interrupt: Interrupt,
+        kicks: [Arc<EventFd>; QUEUES],
+    ) {
+        self.registers.push(Registers::new(device.identity(), interrupt, kicks.into()));
+        self.devices.push(Box::new(device));
+    }
+}
