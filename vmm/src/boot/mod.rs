@@ -60,12 +60,12 @@ pub enum BootError {
 ///
 /// - `reboot=k panic=-1`: a reset, after a panic too, is a write to port 0x64, which the monitor
 ///   takes for the end. (A triple fault would do as well, and could not be told from a bug.)
-/// - `earlyprintk=serial,0x3f8,115200,keep`: a polled console without a driver; it costs nothing
-///   until something is printed. `quiet` leaves it to warnings and panics.
+/// - `quiet earlyprintk=serial,0x3f8,115200,keep`: a polled console without a driver, left to
+///   warnings and panics. In this order: the console prints what it finds when it is registered.
 /// - `console=ttynull`: `/dev/console` exists and swallows what is written to it.
 /// - `tsc=reliable no_timer_check`: no calibration, no watchdog; the clock comes from KVM.
 /// - `random.trust_cpu=on`: do not wait for entropy; virtio-rng adds to it.
-const COMMAND_LINE: &str = "earlyprintk=serial,0x3f8,115200,keep console=ttynull quiet reboot=k \
+const COMMAND_LINE: &str = "quiet earlyprintk=serial,0x3f8,115200,keep console=ttynull reboot=k \
      panic=-1 tsc=reliable no_timer_check random.trust_cpu=on";
 
 /// Loads kernel and initramfs and writes all tables. The result is where virtual CPU 0 begins.

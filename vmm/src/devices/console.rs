@@ -11,7 +11,10 @@ pub const PORT: u16 = 0x3f8;
 pub const PORTS: u16 = 8;
 
 const DATA: u16 = 0;
+const LINE_CONTROL: u16 = 3;
 const LINE_STATUS: u16 = 5;
+/// Makes [`DATA`] the divisor of the baud rate.
+const DIVISOR_LATCH: u8 = 0x80;
 /// Transmitter empty, holding register empty.
 const READY: u8 = 0x60;
 
@@ -28,6 +31,7 @@ const PANIC: &[u8] = b"Kernel panic - not syncing";
 #[derive(Debug)]
 pub struct Console {
     log: File,
+    line_control: u8,
     written: usize,
     line: Vec<u8>,
     tail: VecDeque<u8>,
@@ -37,19 +41,35 @@ pub struct Console {
 impl Console {
     /// A console whose output is appended to `log`.
     pub fn new(log: File) -> Self {
-        Self { log, written: 0, line: Vec::new(), tail: VecDeque::new(), panicked: false }
+        Self {
+            log,
+            line_control: 0,
+            written: 0,
+            line: Vec::new(),
+            tail: VecDeque::new(),
+            panicked: false,
+        }
     }
 
     /// A read from one of the ports.
     pub fn read(&self, register: u16) -> u8 {
-        if register == LINE_STATUS { READY } else { 0 }
+        match register {
+            LINE_CONTROL => self.line_control,
+            LINE_STATUS => READY,
+            _ => 0,
+        }
     }
 
     /// A write to one of the ports.
     pub fn write(&mut self, register: u16, value: u8) {
-        if register != DATA {
-            return;
+        match register {
+            DATA if self.line_control & DIVISOR_LATCH == 0 => self.print(value),
+            LINE_CONTROL => self.line_control = value,
+            _ => {}
         }
+    }
+
+    fn print(&mut self, value: u8) {
         match value {
             b'\r' => return,
             b'\n' | b'\t' | 0x20..0x7f => self.line.push(value),
@@ -114,6 +134,21 @@ mod tests {
     fn control_characters_are_escaped() {
         let (text, _) = print(*b"\x1b[31mred\r\n\xff\n");
         assert_eq!(text, "\\x1b[31mred\n\\xff\n");
+    }
+
+    #[test]
+    fn the_baud_rate_is_not_printed() {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut console = Console::new(file.try_clone().unwrap());
+        console.write(LINE_CONTROL, DIVISOR_LATCH | 3);
+        console.write(DATA, 1);
+        console.write(LINE_CONTROL, console.read(LINE_CONTROL) & !DIVISOR_LATCH);
+        console.write(DATA, b'x');
+        console.finish();
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "x");
     }
 
     #[test]
