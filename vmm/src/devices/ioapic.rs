@@ -6,6 +6,7 @@
 //! into the message that the guest asked for; lines that another process raises are routed inside
 //! KVM, so that they need not pass through here.
 
+use super::virtio::InterruptController;
 use crate::low_u32;
 use kvm_bindings::{
     KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1,
@@ -62,32 +63,6 @@ impl IoApic {
         let line = Line { entry: MASKED, pending: false, routed: false };
         let state = State { id: 0, select: 0, lines: vec![line; lines.into()] };
         Self { vm, state: Mutex::new(state) }
-    }
-
-    /// Lets `event`, which another process writes, raise a line.
-    ///
-    /// # Errors
-    /// KVM's.
-    pub fn route(&self, line: u8, event: &EventFd) -> Result<(), kvm_ioctls::Error> {
-        let mut state = self.lock();
-        if let Some(line) = state.lines.get_mut(usize::from(line)) {
-            line.routed = true;
-        }
-        self.vm.register_irqfd(event, line.into())
-    }
-
-    /// Raises a line.
-    ///
-    /// # Errors
-    /// KVM's.
-    pub fn raise(&self, line: u8) -> Result<(), kvm_ioctls::Error> {
-        let mut state = self.lock();
-        match state.lines.get_mut(usize::from(line)) {
-            Some(line) if line.entry & MASKED != 0 => line.pending = true,
-            Some(line) => self.deliver(line.entry)?,
-            None => {}
-        }
-        Ok(())
     }
 
     /// A read of the guest's; `offset` is below [`SIZE`].
@@ -147,6 +122,26 @@ impl IoApic {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InterruptController for IoApic {
+    fn route(&self, line: u8, event: &EventFd) -> Result<(), kvm_ioctls::Error> {
+        let mut state = self.lock();
+        if let Some(line) = state.lines.get_mut(usize::from(line)) {
+            line.routed = true;
+        }
+        self.vm.register_irqfd(event, line.into())
+    }
+
+    fn raise(&self, line: u8) -> Result<(), kvm_ioctls::Error> {
+        let mut state = self.lock();
+        match state.lines.get_mut(usize::from(line)) {
+            Some(line) if line.entry & MASKED != 0 => line.pending = true,
+            Some(line) => self.deliver(line.entry)?,
+            None => {}
+        }
+        Ok(())
     }
 }
 

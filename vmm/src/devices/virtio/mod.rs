@@ -10,7 +10,11 @@ pub mod mmio;
 pub mod rng;
 pub mod vsock;
 
-use crate::devices::ioapic::IoApic;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use crate::low_u32;
 use crate::memory::GuestMemory;
 use std::os::fd::{AsRawFd, RawFd};
@@ -134,12 +138,27 @@ impl Registry {
     }
 }
 
+/// What interrupt lines end in.
+pub trait InterruptController: std::fmt::Debug + Send + Sync {
+    /// Lets `event`, which another process writes, raise a line.
+    ///
+    /// # Errors
+    /// KVM's.
+    fn route(&self, line: u8, event: &EventFd) -> Result<(), kvm_ioctls::Error>;
+
+    /// Raises a line.
+    ///
+    /// # Errors
+    /// KVM's.
+    fn raise(&self, line: u8) -> Result<(), kvm_ioctls::Error>;
+}
+
 /// A device's interrupt (virtio 1.3 §4.2.3.4).
 #[derive(Clone, Debug)]
 pub struct Interrupt {
     status: Arc<AtomicU32>,
     line: u8,
-    io_apic: Arc<IoApic>,
+    controller: Arc<dyn InterruptController>,
 }
 
 /// Bits of the InterruptStatus register (virtio 1.3 §4.2.2).
@@ -148,8 +167,8 @@ const INTERRUPT_CONFIGURATION: u32 = 2;
 
 impl Interrupt {
     /// An interrupt on this line.
-    pub fn new(io_apic: Arc<IoApic>, line: u8) -> Self {
-        Self { status: Arc::new(AtomicU32::new(0)), line, io_apic }
+    pub fn new(controller: Arc<dyn InterruptController>, line: u8) -> Self {
+        Self { status: Arc::new(AtomicU32::new(0)), line, controller }
     }
 
     /// Tells the driver that buffers were used.
@@ -175,14 +194,14 @@ impl Interrupt {
     /// [`DeviceError::Host`] if KVM refuses.
     pub fn route(&self, event: &EventFd) -> Result<(), DeviceError> {
         self.status.store(INTERRUPT_USED_BUFFER | STICKY, Ordering::SeqCst);
-        self.io_apic
+        self.controller
             .route(self.line, event)
             .map_err(|error| DeviceError::Host(format!("KVM_IRQFD: {error}")))
     }
 
     fn raise(&self, reason: u32) -> Result<(), DeviceError> {
         self.status.fetch_or(reason, Ordering::SeqCst);
-        self.io_apic
+        self.controller
             .raise(self.line)
             .map_err(|error| DeviceError::Host(format!("KVM_SIGNAL_MSI: {error}")))
     }

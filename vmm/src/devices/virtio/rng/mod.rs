@@ -3,4 +3,7 @@
 
 mod device;
 
+#[cfg(test)]
+mod tests;
+
 pub use device::Rng;
