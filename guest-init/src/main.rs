@@ -1,1 +1,42 @@
-fn main() {}
+//! `/init` of the guest: see the library.
+#![no_main]
+
+use guest_init::{console, host::Machine, mounts, pod};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::system::{RebootCommand, reboot};
+use std::os::fd::{AsRawFd, IntoRawFd};
+
+/// Starts without the standard library's runtime, which aborts if it finds neither standard
+/// streams nor `/dev/null`: in an initramfs there is nothing yet.
+///
+/// PID 1 must never return, so neither does this.
+#[unsafe(no_mangle)]
+extern "C" fn main() -> ! {
+    let devices = mounts::mount_devices();
+    open_standard_streams();
+    console::open_kernel_log();
+    if let Err(error) = devices.and_then(|()| pod::run(&Machine)) {
+        console::say(error);
+    }
+    reset()
+}
+
+/// Takes the numbers of the standard streams, so that nothing else gets them.
+fn open_standard_streams() {
+    while let Ok(null) = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        if null.as_raw_fd() > 2 {
+            break;
+        }
+        let _ = null.into_raw_fd();
+    }
+}
+
+/// Resets the machine, which the monitor takes as its end.
+fn reset() -> ! {
+    loop {
+        if let Err(error) = reboot(RebootCommand::Restart) {
+            console::say(format_args!("resetting the machine: {error}"));
+            std::process::abort();
+        }
+    }
+}
