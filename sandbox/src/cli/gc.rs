@@ -1,0 +1,31 @@
+use super::{Global, Outcome};
+use crate::message::Messages;
+use crate::pod::DataDir;
+use clap::Args;
+use sandbox_image::Store;
+use std::io::Write as _;
+
+/// Remove what dead pods and broken-off downloads have left behind.
+///
+/// A pod removes its own files when it ends. What is left after a crash, or after a kill that
+/// could not be caught, is recognized by its lock, which nobody holds any more.
+#[derive(Debug, Args)]
+pub struct Gc {}
+
+impl Gc {
+    /// Removes dead pods, then staging folders of the image store.
+    pub fn execute(&self, global: &Global) -> Outcome {
+        super::require_root()?;
+        let data = DataDir::open(&global.dir)?;
+        let mut removed = Vec::new();
+        let collected = data.collect_garbage(|uuid| removed.push(uuid));
+        for uuid in removed {
+            writeln!(std::io::stdout(), "Garbage collecting pod \"{uuid}\"")?;
+        }
+        collected?;
+        let staging = Store::open(data.path())?.gc()?.staging;
+        Messages::new("gc", global.debug)
+            .debug(format_args!("{staging} unfinished image(s) removed"));
+        Ok(0)
+    }
+}

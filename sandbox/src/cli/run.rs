@@ -1,0 +1,339 @@
+use super::apps::AppWords;
+use super::{Global, Outcome};
+use crate::installation::Installation;
+use crate::message::Messages;
+use crate::options::{AcName, Cpu, Environment, Layers, Memory, Mount, Variable, Volume, boolean};
+use crate::pod::{
+    AppOptions, Assembly, Console, DataDir, LaunchPermit, PodOptions, PreparedPod, decide,
+};
+use crate::progress::Bar;
+use crate::supervisor::{self, RunOptions, event, signals::Signals, terminal};
+use clap::{ArgAction, Args, Parser};
+use sandbox_image::{Error as ImageError, Image, Limits, Reference, Store, StoredTree};
+use sandbox_protocol::TerminalSize;
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+
+const USAGE: &str = "sandbox run [OPTIONS] IMAGE [APP OPTIONS] [-- ARGS… [---]] [IMAGE …]…";
+
+const EXAMPLES: &str = "\
+Examples:
+  A shell in an image of an OCI layout:
+    sandbox run --insecure-options=image --interactive oci:debian:13 --exec /bin/bash
+  A program with arguments, limits and a directory of the host:
+    sandbox run --insecure-options=image --volume src,kind=host,source=/srv/src \\
+      oci-archive:gcc.tar --mount volume=src,target=/src --memory=1G --cpu=2 \\
+      --working-dir=/src --exec make -- -j2 all
+  Two apps in one pod, each with arguments:
+    sandbox run --insecure-options=image worker.aci -- --loglevel verbose --- \\
+      syncer.aci -- --interval 30s
+
+What follows -- are arguments of the image before it, up to --- or the end of the line. They are
+added to the image's command line, or to the one of --exec.
+
+A pod has as many virtual CPUs as its apps' --cpu limits add up to, rounded up, and at least one.
+Its memory is the sum of its apps' --memory limits, 192 MiB for an app without one, and 64 MiB for
+the guest itself. What an app writes outside of volumes is kept in that memory.
+
+The environment of an app comes from, each over the one before: --inherit-env, the image,
+--environment, --set-env-file, --set-env.
+
+Exit status: that of the first app that fails, 128 and the signal's number if a signal ended it,
+0 if none fails; 254 for a failure of sandbox itself. The first app that fails ends the pod.
+SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to the apps. The third SIGINT
+in a row, or a second SIGTERM, kills the pod.";
+
+/// Run one or more images as a pod, in a microVM of its own.
+#[derive(Debug, Args)]
+#[command(override_usage = USAGE, after_help = EXAMPLES, args_override_self = true)]
+pub struct Run {
+    /// oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], or the path of an ACI.
+    #[arg(value_name = "IMAGE")]
+    images: Vec<OsString>,
+    #[command(flatten)]
+    pod: PodFlags,
+    #[command(flatten)]
+    app: AppFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of the pod")]
+struct PodFlags {
+    /// Connect the app with this terminal, or with standard input if that is none. For one image.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          hide_possible_values = true, action = ArgAction::Set, value_parser = boolean)]
+    interactive: bool,
+    /// A volume: NAME,kind=host,source=PATH[,readOnly=BOOL][,recursive=BOOL] or
+    /// NAME,kind=empty[,readOnly=BOOL][,mode=0755][,uid=0][,gid=0].
+    #[arg(long = "volume", value_name = "VOLUME")]
+    volumes: Vec<Volume>,
+    /// Set an environment variable of all apps.
+    #[arg(long, value_name = "NAME=VALUE")]
+    set_env: Vec<Variable>,
+    /// Set environment variables of all apps from the lines of a file; those that begin with # or ;
+    /// are comments.
+    #[arg(long, value_name = "FILE")]
+    set_env_file: Option<PathBuf>,
+    /// Pass on this environment's variables that neither image nor options set.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          hide_possible_values = true, action = ArgAction::Set, value_parser = boolean)]
+    inherit_env: bool,
+    /// Host name of the pod [default: rkt-UUID].
+    #[arg(long, value_name = "NAME", value_parser = hostname)]
+    hostname: Option<String>,
+    /// Write the pod's UUID to a file.
+    #[arg(long, value_name = "FILE")]
+    uuid_file_save: Option<PathBuf>,
+    /// Raise a limit on what an image may cost: size, files, layers, path, depth, names, xattr,
+    /// xattrs or document.
+    #[arg(long = "image-limit", value_name = "NAME=NUMBER")]
+    image_limits: Vec<String>,
+    /// Boot this guest kernel instead of the installed one.
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+}
+
+/// Options of one app.
+#[derive(Debug, Parser)]
+#[command(
+    no_binary_name = true,
+    args_override_self = true,
+    next_help_heading = "Options of an app, after its image"
+)]
+pub struct AppFlags {
+    /// Run this program instead of the image's.
+    #[arg(long, value_name = "PROGRAM")]
+    exec: Option<String>,
+    /// Mount a volume: volume=NAME,target=PATH. Before the first image: in every app.
+    #[arg(long = "mount", value_name = "MOUNT")]
+    mounts: Vec<Mount>,
+    /// Set an environment variable.
+    #[arg(long, value_name = "NAME=VALUE")]
+    environment: Vec<Variable>,
+    /// Start in this directory.
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    working_dir: Option<String>,
+    /// Run as this user: a name or number of the image, or a path whose owner it is.
+    #[arg(long, value_name = "USER", value_parser = not_empty)]
+    user: Option<String>,
+    /// Run with this group: a name or number of the image, or a path whose group it is.
+    #[arg(long, value_name = "GROUP", value_parser = not_empty)]
+    group: Option<String>,
+    /// Run with these further groups, by number.
+    #[arg(long, value_name = "GID,…", value_delimiter = ',')]
+    supplementary_gids: Option<Vec<u32>>,
+    /// Limit memory, as in 512M or 1Gi.
+    #[arg(long, value_name = "QUANTITY")]
+    memory: Option<Memory>,
+    /// Limit CPU time, as in 2 or 500m.
+    #[arg(long, value_name = "QUANTITY")]
+    cpu: Option<Cpu>,
+    /// Name of the app [default: from the image's name].
+    #[arg(long, value_name = "NAME")]
+    name: Option<AcName>,
+    /// Make the root file system read-only.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, value_parser = boolean,
+          default_value = "false", hide_default_value = true, hide_possible_values = true)]
+    readonly_rootfs: bool,
+}
+
+/// One image of the command line and what belongs to it.
+#[derive(Debug)]
+pub struct App {
+    image: OsString,
+    flags: AppFlags,
+    arguments: Vec<OsString>,
+}
+
+impl App {
+    /// Reads the flags.
+    ///
+    /// # Errors
+    /// What clap has to complain about.
+    pub fn parse(words: AppWords) -> Result<Self, clap::Error> {
+        let flags = AppFlags::try_parse_from(words.flags)?;
+        Ok(Self { image: words.image, flags, arguments: words.arguments })
+    }
+
+    fn options(&self) -> Result<AppOptions, Box<dyn Error>> {
+        let flags = &self.flags;
+        let arguments = self.arguments.iter().map(|argument| {
+            argument
+                .to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| format!("argument {} of an app is not UTF-8", argument.display()))
+        });
+        Ok(AppOptions {
+            name: flags.name.clone(),
+            exec: flags.exec.clone(),
+            arguments: arguments.collect::<Result<_, _>>()?,
+            environment: Environment::from_option("--environment", &flags.environment)?,
+            working_directory: flags.working_dir.clone(),
+            user: flags.user.clone(),
+            group: flags.group.clone(),
+            supplementary_gids: flags.supplementary_gids.clone(),
+            mounts: flags.mounts.clone(),
+            memory: flags.memory,
+            cpu: flags.cpu,
+            read_only_root: flags.readonly_rootfs,
+        })
+    }
+}
+
+impl Run {
+    /// Runs a pod. The result is its exit status.
+    pub fn execute(&self, global: &Global, apps: Vec<App>) -> Outcome {
+        if apps.is_empty() {
+            return Err("must provide at least one image".into());
+        }
+        if self.pod.interactive && apps.len() > 1 {
+            return Err("interactive option only supports one image".into());
+        }
+        super::require_root()?;
+        let messages = Messages::new("run", global.debug);
+        let (sender, receiver) = sync_channel(event::QUEUE);
+        let signals = Signals::listen(sender.clone())?;
+
+        let console = self.console();
+        let options = self.options(console)?;
+        let limits = self.image_limits()?;
+        let installation = self.installation()?;
+
+        let data = DataDir::open(&global.dir)?;
+        let store = Store::open(data.path())?;
+        let mut assembly = Assembly::new(&options)?;
+        let mut images = Vec::new();
+        for app in &apps {
+            let reference = Reference::parse(&app.image)?;
+            let image = match store.image(&reference, &limits, &mut Bar::new(messages, &signals)) {
+                Err(ImageError::Cancelled) => return Ok(interrupted(&signals)),
+                other => other?,
+            };
+            assembly.add(&reference, &image, &app.options()?)?;
+            images.push(image);
+        }
+        let permit: LaunchPermit = decide(&images, global.insecure_options)?;
+
+        let trees = match unpack(&store, &images, &limits, &mut Bar::new(messages, &signals)) {
+            Err(ImageError::Cancelled) => return Ok(interrupted(&signals)),
+            other => other?,
+        };
+        let (spec, warnings) = assembly.finish();
+        for warning in warnings {
+            messages.say(warning);
+        }
+        let pod = PreparedPod::prepare(permit, &data, spec, trees)?;
+        let uuid = pod.directory.uuid();
+        if let Some(file) = &self.pod.uuid_file_save {
+            fs::write(file, format!("{uuid}\n"))
+                .map_err(|error| format!("cannot save the UUID to {}: {error}", file.display()))?;
+        }
+        messages.debug(format_args!(
+            "pod {uuid}, {} CPU(s), {} MiB",
+            u8::from(pod.size.vcpus),
+            u32::from(pod.size.memory)
+        ));
+        let hostname = self.pod.hostname.clone().unwrap_or_else(|| format!("rkt-{uuid}"));
+        let options = RunOptions { hostname, console, messages };
+        Ok(supervisor::run(pod, &installation, &options, &(sender, receiver))?)
+    }
+
+    fn console(&self) -> Console {
+        match terminal::size() {
+            Some(size) if self.pod.interactive && terminal::is_terminal() => {
+                Console::Terminal(size)
+            }
+            None if self.pod.interactive && terminal::is_terminal() => {
+                Console::Terminal(TerminalSize { rows: 24, columns: 80 })
+            }
+            _ => Console::Streams { stdin: self.pod.interactive },
+        }
+    }
+
+    fn options(&self, console: Console) -> Result<PodOptions, Box<dyn Error>> {
+        let pod = &self.pod;
+        let on_terminal = matches!(console, Console::Terminal(_));
+        Ok(PodOptions {
+            volumes: pod.volumes.clone(),
+            mounts: self.app.mounts.clone(),
+            environment: Layers {
+                inherited: if pod.inherit_env { std::env::vars_os().collect() } else { Vec::new() },
+                file: match &pod.set_env_file {
+                    Some(file) => Environment::from_file(file)?,
+                    None => Environment::default(),
+                },
+                explicit: Environment::from_option("--set-env", &pod.set_env)?,
+            },
+            terminal: std::env::var("TERM").ok().filter(|_| on_terminal),
+        })
+    }
+
+    fn image_limits(&self) -> Result<Limits, Box<dyn Error>> {
+        let mut limits = Limits::default();
+        for argument in &self.pod.image_limits {
+            limits.set_argument(argument)?;
+        }
+        Ok(limits)
+    }
+
+    /// The installation, after a look whether everything is there that takes no time to look at.
+    fn installation(&self) -> Result<Installation, Box<dyn Error>> {
+        let mut installation = Installation::find()?;
+        if let Some(kernel) = &self.pod.kernel {
+            installation = installation.with_kernel(kernel)?;
+        }
+        installation.check()?;
+        fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").map_err(|error| {
+            format!(
+                "/dev/kvm: {error}; a pod needs hardware virtualisation, 'sandbox doctor' says more"
+            )
+        })?;
+        Ok(installation)
+    }
+}
+
+fn unpack(
+    store: &Store,
+    images: &[Image],
+    limits: &Limits,
+    bar: &mut Bar<'_>,
+) -> Result<Vec<StoredTree>, ImageError> {
+    images.iter().map(|image| store.tree(image, limits, bar)).collect()
+}
+
+/// The exit status after a signal.
+fn interrupted(signals: &Signals) -> u8 {
+    signals
+        .interrupted()
+        .and_then(|signal| u8::try_from(128 + signal).ok())
+        .unwrap_or(super::FAILURE)
+}
+
+fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.to_owned()) }
+}
+
+fn absolute(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("must be an absolute path".into()) }
+}
+
+/// A host name of Linux, of letters that no program that prints it trips over (RFC 1123 §2.1).
+fn hostname(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && !label.starts_with('-')
+    };
+    if text.len() <= 64 && text.split('.').all(label) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be at most 64 letters, digits, hyphens and dots".into())
+    }
+}

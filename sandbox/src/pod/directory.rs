@@ -1,0 +1,424 @@
+//! A pod's directory and its way through the states, as rkt has them.
+//!
+//! ```text
+//! <data dir>/pods/{embryo,prepare,prepared,run,exited-garbage,garbage}/<uuid>/
+//! ```
+//!
+//! The state is the folder that the directory is in, together with the exclusive lock (`flock`) on
+//! the directory itself: who holds it is at work on the pod, and when that process dies, however
+//! it dies, the lock is free and the pod is dead. A change of state is a rename.
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
+use rustix::io::Errno;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// A folder of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The directory was made.
+    Embryo,
+    /// Its content is made; without a lock: that was given up.
+    Preparing,
+    /// Ready to run, by whoever wants to.
+    Prepared,
+    /// It runs; without a lock: it has exited.
+    Running,
+    /// It has exited, and its directory is to be removed.
+    ExitedGarbage,
+    /// It never ran, and its directory is to be removed.
+    Garbage,
+}
+
+impl State {
+    /// All of them.
+    const ALL: [Self; 6] = [
+        Self::Embryo,
+        Self::Preparing,
+        Self::Prepared,
+        Self::Running,
+        Self::ExitedGarbage,
+        Self::Garbage,
+    ];
+
+    /// Those in which a directory without a lock is garbage.
+    const NEED_A_LOCK: [Self; 5] =
+        [Self::Embryo, Self::Preparing, Self::Running, Self::ExitedGarbage, Self::Garbage];
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Embryo => "embryo",
+            Self::Preparing => "prepare",
+            Self::Prepared => "prepared",
+            Self::Running => "run",
+            Self::ExitedGarbage => "exited-garbage",
+            Self::Garbage => "garbage",
+        }
+    }
+}
+
+/// A step of a pod's life that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {error}", path.display())]
+pub struct DirectoryError {
+    action: &'static str,
+    path: PathBuf,
+    error: io::Error,
+}
+
+fn failed<'a, E: Into<io::Error>>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(E) -> DirectoryError + 'a {
+    move |error| DirectoryError { action, path: path.to_owned(), error: error.into() }
+}
+
+/// The directory that holds images and pods.
+#[derive(Clone, Debug)]
+pub struct DataDir {
+    path: PathBuf,
+}
+
+impl DataDir {
+    /// Opens it; what is missing is made.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub fn open(path: &Path) -> Result<Self, DirectoryError> {
+        let make = |path: &Path| {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o750)
+                .create(path)
+                .map_err(failed("make the directory", path))
+        };
+        make(path)?;
+        let path = path.canonicalize().map_err(failed("resolve", path))?;
+        for state in State::ALL {
+            make(&path.join("pods").join(state.folder()))?;
+        }
+        Ok(Self { path })
+    }
+
+    /// Its path, without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn place(&self, state: State, uuid: Uuid) -> PathBuf {
+        self.path.join("pods").join(state.folder()).join(uuid.to_string())
+    }
+
+    /// Removes the directories of dead pods: those that need a lock and have none. `removed` hears
+    /// of each.
+    ///
+    /// # Errors
+    /// The first one met, after everything else was removed.
+    pub fn collect_garbage(&self, mut removed: impl FnMut(Uuid)) -> Result<(), DirectoryError> {
+        let mut first_error = Ok(());
+        for state in State::NEED_A_LOCK {
+            let folder = self.path.join("pods").join(state.folder());
+            for entry in fs::read_dir(&folder).map_err(failed("list", &folder))? {
+                let entry = entry.map_err(failed("list", &folder))?;
+                let Some(uuid) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+                else {
+                    continue;
+                };
+                match self
+                    .claim_dead(state, uuid)
+                    .and_then(|pod| pod.map(PodDir::remove).transpose())
+                {
+                    Ok(None) => {}
+                    Ok(Some(())) => removed(uuid),
+                    Err(error) if first_error.is_ok() => first_error = Err(error),
+                    Err(_) => {}
+                }
+            }
+        }
+        first_error
+    }
+
+    /// Takes the lock of a pod that nobody holds. `None` if the pod is alive, or gone.
+    fn claim_dead(&self, state: State, uuid: Uuid) -> Result<Option<PodDir>, DirectoryError> {
+        let path = self.place(state, uuid);
+        let lock = match open_directory(&path) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(failed("open", &path))?,
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            other => other.map_err(failed("lock", &path))?,
+        }
+        // Its owner may have moved or removed it before the lock was free.
+        if same_file(&lock, &path).map_err(failed("look at", &path))? {
+            Ok(Some(PodDir { data: self.clone(), uuid, state, lock: Some(lock) }))
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty())
+}
+
+/// Whether `path` still names what `open` was opened as.
+fn same_file(open: &OwnedFd, path: &Path) -> rustix::io::Result<bool> {
+    let open = fstat(open)?;
+    match rustix::fs::lstat(path) {
+        Ok(named) => Ok((open.st_dev, open.st_ino) == (named.st_dev, named.st_ino)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The directory of a pod that this process holds the lock of. It is removed with this value.
+#[derive(Debug)]
+pub struct PodDir {
+    data: DataDir,
+    uuid: Uuid,
+    state: State,
+    /// `None` once the directory is removed.
+    lock: Option<OwnedFd>,
+}
+
+impl PodDir {
+    /// Makes the directory of a new pod, in the state [`State::Preparing`].
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub fn create(data: &DataDir) -> Result<Self, DirectoryError> {
+        loop {
+            let uuid = Uuid::new_v4();
+            let path = data.place(State::Embryo, uuid);
+            fs::DirBuilder::new()
+                .mode(0o750)
+                .create(&path)
+                .map_err(failed("make the directory", &path))?;
+            let lock = match open_directory(&path) {
+                Err(Errno::NOENT) => continue,
+                other => other.map_err(failed("open", &path))?,
+            };
+            flock(&lock, FlockOperation::LockExclusive).map_err(failed("lock", &path))?;
+            // Until it had a lock it was garbage to anybody who looked.
+            if !same_file(&lock, &path).map_err(failed("look at", &path))? {
+                continue;
+            }
+            let mut pod = Self { data: data.clone(), uuid, state: State::Embryo, lock: Some(lock) };
+            pod.move_to(State::Preparing)?;
+            return Ok(pod);
+        }
+    }
+
+    /// The pod's name.
+    pub fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    /// Its path, as long as the state stays the same.
+    pub fn path(&self) -> PathBuf {
+        self.data.place(self.state, self.uuid)
+    }
+
+    /// The open directory.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.lock.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Moves it to another state.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub fn move_to(&mut self, state: State) -> Result<(), DirectoryError> {
+        let from = self.path();
+        let to = self.data.place(state, self.uuid);
+        fs::rename(&from, &to).map_err(failed("rename", &from))?;
+        self.state = state;
+        for place in [&from, &to] {
+            let folder = place.parent().unwrap_or(place);
+            fs::File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(failed("sync", folder))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a file below it, making the folders on the way.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), DirectoryError> {
+        let path = self.path().join(name);
+        if let Some(folder) = path.parent() {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o750)
+                .create(folder)
+                .map_err(failed("make the directory", folder))?;
+        }
+        let mut file = self.create_file(&path)?;
+        io::Write::write_all(&mut file, content).map_err(failed("write", &path))
+    }
+
+    /// Makes the file that the guest's console is written to. It can be read, too.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub fn create_console(&self) -> Result<fs::File, DirectoryError> {
+        self.create_file(&self.path().join("console"))
+    }
+
+    fn create_file(&self, path: &Path) -> Result<fs::File, DirectoryError> {
+        fs::OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .append(true)
+            .mode(0o640)
+            .open(path)
+            .map_err(failed("make the file", path))
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`]; it is garbage then.
+    pub fn remove(mut self) -> Result<(), DirectoryError> {
+        self.remove_now()
+    }
+
+    fn remove_now(&mut self) -> Result<(), DirectoryError> {
+        match self.state {
+            State::Running => self.move_to(State::ExitedGarbage)?,
+            State::Garbage | State::ExitedGarbage => {}
+            State::Embryo | State::Preparing | State::Prepared => self.move_to(State::Garbage)?,
+        }
+        let path = self.path();
+        fs::remove_dir_all(&path).map_err(failed("remove", &path))?;
+        self.lock = None;
+        Ok(())
+    }
+}
+
+impl Drop for PodDir {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            // What can't be removed here is left to `gc`, which says why.
+            let _ = self.remove_now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folders(data: &DataDir) -> Vec<String> {
+        let mut found = Vec::new();
+        for state in State::ALL {
+            let folder = data.path.join("pods").join(state.folder());
+            for entry in fs::read_dir(folder).unwrap() {
+                found.push(format!(
+                    "{}/{}",
+                    state.folder(),
+                    entry.unwrap().file_name().to_str().unwrap()
+                ));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_pod_goes_through_the_folders_of_rkt_and_leaves_nothing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temporary.path()).unwrap();
+        let mut pod = PodDir::create(&data).unwrap();
+        let uuid = pod.uuid();
+        assert_eq!(folders(&data), [format!("prepare/{uuid}")]);
+        pod.write("appsinfo/app/treeStoreID", b"x").unwrap();
+        pod.move_to(State::Running).unwrap();
+        assert_eq!(folders(&data), [format!("run/{uuid}")]);
+        assert_eq!(fs::read(pod.path().join("appsinfo/app/treeStoreID")).unwrap(), b"x");
+        pod.remove().unwrap();
+        assert!(folders(&data).is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_is_given_up_leaves_nothing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temporary.path()).unwrap();
+        drop(PodDir::create(&data).unwrap());
+        assert!(folders(&data).is_empty());
+    }
+
+    #[test]
+    fn garbage_is_what_has_no_lock_and_nothing_else() {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temporary.path()).unwrap();
+        let mut alive = PodDir::create(&data).unwrap();
+        alive.move_to(State::Running).unwrap();
+        // What kill -9 leaves at each moment: a directory whose lock is free.
+        let mut dead = Vec::new();
+        for state in State::NEED_A_LOCK {
+            let uuid = Uuid::new_v4();
+            fs::create_dir_all(data.place(state, uuid).join("appsinfo")).unwrap();
+            fs::write(data.place(state, uuid).join("pod"), "{}").unwrap();
+            dead.push(uuid);
+        }
+        let prepared = Uuid::new_v4();
+        fs::create_dir(data.place(State::Prepared, prepared)).unwrap();
+        fs::create_dir(data.path.join("pods/run/not-a-uuid")).unwrap();
+
+        let mut removed = Vec::new();
+        data.collect_garbage(|uuid| removed.push(uuid)).unwrap();
+        dead.sort();
+        removed.sort();
+        assert_eq!(removed, dead);
+        assert_eq!(
+            folders(&data).into_iter().collect::<std::collections::BTreeSet<_>>(),
+            [
+                format!("prepared/{prepared}"),
+                format!("run/{}", alive.uuid()),
+                "run/not-a-uuid".to_owned()
+            ]
+            .into()
+        );
+    }
+
+    #[test]
+    fn garbage_collection_does_not_follow_symbolic_links() {
+        let temporary = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("precious"), "").unwrap();
+        let data = DataDir::open(temporary.path()).unwrap();
+        let place = data.place(State::Running, Uuid::new_v4());
+        fs::create_dir(&place).unwrap();
+        std::os::unix::fs::symlink(outside.path(), place.join("link")).unwrap();
+        data.collect_garbage(|_| ()).unwrap();
+        assert!(!place.exists());
+        assert!(outside.path().join("precious").exists());
+    }
+
+    #[test]
+    fn pods_can_be_made_while_garbage_is_collected() {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temporary.path()).unwrap();
+        std::thread::scope(|scope| {
+            let maker = scope.spawn(|| {
+                for _ in 0..100 {
+                    let pod = PodDir::create(&data).unwrap();
+                    assert!(pod.path().is_dir());
+                }
+            });
+            while !maker.is_finished() {
+                data.collect_garbage(|_| ()).unwrap();
+            }
+            maker.join().unwrap();
+        });
+        assert!(folders(&data).is_empty());
+    }
+}

@@ -1,0 +1,36 @@
+use crate::options::InsecureOptions;
+use sandbox_image::Image;
+
+/// Says that the images of a pod may be launched. Only [`decide`] makes one.
+#[derive(Debug)]
+pub struct LaunchPermit(());
+
+/// Why a pod may not be launched.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Nothing was verified.
+    #[error(
+        "image {image}: this version cannot verify signatures, and an image that was not verified is \
+         not run; use --insecure-options=image if you trust where it came from"
+    )]
+    NotVerified {
+        /// The image's ID.
+        image: String,
+    },
+}
+
+/// The launch decision.
+///
+/// # Errors
+/// See [`Refusal`].
+pub fn decide<'a>(
+    images: impl IntoIterator<Item = &'a Image>,
+    insecure: InsecureOptions,
+) -> Result<LaunchPermit, Refusal> {
+    match images.into_iter().next() {
+        Some(image) if !insecure.skip_image_check() => {
+            Err(Refusal::NotVerified { image: image.id().to_string() })
+        }
+        _ => Ok(LaunchPermit(())),
+    }
+}

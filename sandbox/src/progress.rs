@@ -1,0 +1,84 @@
+//! Shows how far an image is: a bar on a terminal, nothing elsewhere but what takes long.
+
+use crate::message::Messages;
+use crate::supervisor::signals::Signals;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sandbox_image::{Progress, Step};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// An image that costs less time than this is not worth a word.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// The progress of one image. A signal cancels the work.
+#[derive(Debug)]
+pub struct Bar<'a> {
+    messages: Messages,
+    signals: &'a Signals,
+    bar: ProgressBar,
+    start: Instant,
+    /// The step that was last announced where there is no terminal.
+    announced: Option<&'static str>,
+}
+
+impl<'a> Bar<'a> {
+    /// A bar on standard error.
+    pub fn new(messages: Messages, signals: &'a Signals) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let start = Instant::now();
+        Self { messages, signals, bar, start, announced: None }
+    }
+
+    fn show(&mut self, what: &'static str, message: String, done: u64, total: u64, bytes: bool) {
+        if self.start.elapsed() < QUIET {
+            return;
+        }
+        if self.bar.is_hidden() {
+            if self.announced != Some(what) {
+                self.announced = Some(what);
+                self.messages.say(message);
+            }
+            return;
+        }
+        let amounts = match (total, bytes) {
+            (0, _) => "{msg}",
+            (_, true) => "{msg} {bar:30} {bytes}/{total_bytes} {eta}",
+            (_, false) => "{msg} {bar:30} {pos}/{len} {eta}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(amounts) {
+            self.bar.set_style(style);
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        self.bar.set_message(message);
+    }
+}
+
+impl Progress for Bar<'_> {
+    fn report(&mut self, step: Step) -> ControlFlow<()> {
+        if self.signals.interrupted().is_some() {
+            return ControlFlow::Break(());
+        }
+        match step {
+            Step::Layer { index, count, done, total } => {
+                let message = format!("reading layer {} of {count}", index + 1);
+                self.show("layer", message, done, total, true);
+            }
+            Step::Unpack { done, total } => {
+                self.show("unpack", "unpacking".to_owned(), done, total, false);
+            }
+            Step::Sync => self.show("sync", "writing to disk".to_owned(), 0, 0, false),
+            Step::Wait => {
+                let message = "waiting for another process that unpacks this image".to_owned();
+                self.show("wait", message, 0, 0, false);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Drop for Bar<'_> {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

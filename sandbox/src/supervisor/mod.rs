@@ -1,0 +1,294 @@
+//! A running pod: its processes, its streams, its signals, its end.
+//!
+//! The main thread handles one [`event::Event`] after the other ([`watch`]); every other thread
+//! blocks on one thing and turns it into events, or copies one stream. The order of a run:
+//!
+//! 1. the pod's directory moves to `run`, `pid` is written;
+//! 2. the worker `sandbox-fs` starts with a listening socket that only we have ever connected to;
+//! 3. the monitor `sandbox-vmm` starts with our end of that connection, a control socket and the
+//!    console's file;
+//! 4. the guest connects to the control port, greets, is told its pod, and connects the streams;
+//! 5. apps run, end, and the guest says that it has finished;
+//! 6. it is let go, resets its machine, and both processes end.
+//!
+//! Whatever happens in between, at the end no process, socket or file of the pod is left. If we
+//! are killed, the kernel kills both processes, and `gc` finds the directory without its lock.
+
+mod console;
+mod control;
+pub mod event;
+mod process;
+mod relay;
+mod session;
+pub mod signals;
+pub mod terminal;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use crate::cli::FAILURE;
+use crate::installation::Installation;
+use crate::message::Messages;
+use crate::pod::{Console, DirectoryError, PodDir, PreparedPod, SHARE_TAG, Share, State, message};
+use console::last_lines;
+use control::Monitor;
+use event::{Event, Role};
+use process::{Process, number};
+use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
+use sandbox_vmm::config::{Config, ConfigError, Share as Device, Tag, Unchecked};
+use sandbox_vmm::control::ControlError;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
+use watch::{Ending, HostStreams, TimeLimits, Trouble, Watch};
+
+/// Why a pod could not be run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// See [`DirectoryError`].
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A process could not be started.
+    #[error("cannot start {program}: {error}")]
+    Start {
+        /// Its path.
+        program: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Sockets or files for the processes could not be made.
+    #[error("cannot prepare the pod's processes: {0}")]
+    Plumbing(#[from] io::Error),
+    /// The monitor's configuration can't be.
+    #[error("configuration of the monitor: {0}")]
+    Config(#[from] ConfigError),
+}
+
+impl From<Errno> for RunError {
+    fn from(error: Errno) -> Self {
+        Self::Plumbing(error.into())
+    }
+}
+
+impl From<ControlError> for RunError {
+    fn from(error: ControlError) -> Self {
+        Self::Plumbing(io::Error::other(error.to_string()))
+    }
+}
+
+/// How a pod is run, besides what it is.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// Host name of the guest.
+    pub hostname: String,
+    /// How the apps' standard streams are connected.
+    pub console: Console,
+    /// Where lines for the user go.
+    pub messages: Messages,
+}
+
+/// Runs a pod to its end. Its exit status is the result: that of its first failing app, or 128
+/// and the number of the signal that ended it. `events` is the queue that signals arrive in.
+///
+/// # Errors
+/// See [`RunError`]; nothing is left behind.
+pub fn run(
+    mut pod: PreparedPod,
+    installation: &Installation,
+    options: &RunOptions,
+    events: &(SyncSender<Event>, Receiver<Event>),
+) -> Result<u8, RunError> {
+    let messages = options.messages;
+    let guest_pod = message(&pod.spec, &options.hostname, options.console);
+    let streams = HostStreams {
+        stdin: own(io::stdin())?,
+        stdout: own(io::stdout())?,
+        stderr: own(io::stderr())?,
+    };
+    pod.directory.move_to(State::Running)?;
+    pod.directory.write("pid", format!("{}\n", std::process::id()).as_bytes())?;
+    let console = pod.directory.create_console()?;
+    let processes = Processes::start(&pod, installation, &console, &events.0)?;
+
+    let mut watch = Watch::new(
+        &guest_pod,
+        &processes.control,
+        streams,
+        events.0.clone(),
+        TimeLimits::default(),
+        messages,
+    );
+    let ending = watch.run(&events.1);
+    processes.end(&watch.ended, &events.1);
+    watch.flush(&events.1);
+    watch.release_terminal();
+    let status = match ending {
+        Ending::Finished => watch.status(),
+        Ending::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        Ending::Trouble(trouble) => {
+            explain(&trouble, &console, messages);
+            FAILURE
+        }
+    };
+    pod.directory.remove()?;
+    Ok(status)
+}
+
+fn own(stream: impl AsFd) -> io::Result<File> {
+    Ok(File::from(stream.as_fd().try_clone_to_owned()?))
+}
+
+/// Says what happened, with the last lines of who would know why.
+fn explain(trouble: &Trouble, console: &File, messages: Messages) {
+    let (of, lines) = match trouble {
+        Trouble::Monitor(end) | Trouble::Worker(end) if !end.last_words.is_empty() => {
+            ("its last words", console::lines(&end.last_words))
+        }
+        Trouble::Pod(_) | Trouble::Violation(_) => ("", Vec::new()),
+        _ => ("last lines of the guest's console", last_lines(console)),
+    };
+    let hint = match trouble {
+        Trouble::Boot(_) => crate::doctor::kvm_is_usable().err(),
+        _ => None,
+    };
+    let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+    if lines.is_empty() {
+        messages.say(format_args!("{trouble}{hint}"));
+    } else {
+        messages.say(format_args!("{trouble}{hint}; {of}:"));
+    }
+    for line in lines {
+        messages.say(format_args!("  {line}"));
+    }
+}
+
+/// The processes of a pod.
+struct Processes {
+    control: Monitor,
+    monitor: Process,
+    worker: Process,
+}
+
+impl Processes {
+    fn start(
+        pod: &PreparedPod,
+        installation: &Installation,
+        console: &File,
+        events: &SyncSender<Event>,
+    ) -> Result<Self, RunError> {
+        let ended = |role| {
+            let events = events.clone();
+            move |end| {
+                // Without a receiver nobody waits any more.
+                let _ = events.send(Event::Ended(role, end));
+            }
+        };
+        let started = |program: &std::path::Path, process: io::Result<Process>| {
+            process
+                .map_err(|error| RunError::Start { program: program.display().to_string(), error })
+        };
+
+        let (listener, device) = worker_socket(&pod.directory)?;
+        let mut arguments: Vec<OsString> =
+            vec!["--fd".into(), number(&listener).to_string().into()];
+        for share in &pod.shares {
+            arguments.push("--share".into());
+            arguments.push(share_argument(share));
+        }
+        let worker = started(
+            &installation.worker,
+            Process::spawn(
+                &installation.worker,
+                arguments,
+                &[listener.as_fd()],
+                ended(Role::Worker),
+            ),
+        )?;
+
+        let (monitor_end, our_end) = sandbox_vmm::control::pair()?;
+        let config = Config::try_from(Unchecked {
+            kernel: installation.kernel.clone(),
+            initramfs: installation.initramfs.clone(),
+            command_line: sandbox_vmm::config::CommandLine::default(),
+            vcpus: pod.size.vcpus,
+            memory_mib: pod.size.memory,
+            control_fd: number(&monitor_end),
+            console_fd: number(console),
+            shares: vec![Device { tag: Tag::try_from(SHARE_TAG.to_owned())?, fd: number(&device) }],
+        })?;
+        let config = config_file(&config)?;
+        let monitor = started(
+            &installation.monitor,
+            Process::spawn(
+                &installation.monitor,
+                ["--config-fd".to_owned(), number(&config).to_string()],
+                &[config.as_fd(), monitor_end.as_fd(), console.as_fd(), device.as_fd()],
+                ended(Role::Monitor),
+            ),
+        )?;
+        let control = Monitor::listen(our_end, events.clone())?;
+        Ok(Self { control, monitor, worker })
+    }
+
+    /// Waits for the end of both, and kills what does not end. `ended` have ended already.
+    fn end(&self, ended: &[Role], events: &Receiver<Event>) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        /// For a killed process that the kernel is busy with, such as with its memory.
+        const KILLED: Duration = Duration::from_secs(30);
+        let start = Instant::now();
+        let mut left = [Role::Monitor, Role::Worker].to_vec();
+        left.retain(|role| !ended.contains(role));
+        let mut killed = false;
+        while !left.is_empty() {
+            let limit = if killed { KILLED } else { PATIENCE };
+            match events.recv_timeout(limit.saturating_sub(start.elapsed())) {
+                Ok(Event::Ended(role, _)) => left.retain(|other| *other != role),
+                Ok(_) => {}
+                Err(_) if killed => return,
+                Err(_) => {
+                    self.monitor.kill();
+                    self.worker.kill();
+                    killed = true;
+                }
+            }
+        }
+    }
+}
+
+/// Makes the socket that the worker listens on, and the one connection that it gets. The socket
+/// has a name only in between, in a directory that is ours.
+fn worker_socket(directory: &PodDir) -> io::Result<(UnixListener, UnixStream)> {
+    let descriptor = directory.descriptor().ok_or(io::ErrorKind::NotFound)?;
+    // The path of a socket is short; a data directory's may not be.
+    let short = format!("/proc/self/fd/{}/fs.sock", number(&descriptor));
+    let listener = UnixListener::bind(&short)?;
+    let connection = UnixStream::connect(&short);
+    fs::remove_file(directory.path().join("fs.sock"))?;
+    Ok((listener, connection?))
+}
+
+fn share_argument(share: &Share) -> OsString {
+    let mut argument = OsString::from(&share.name);
+    argument.push("=");
+    argument.push(&share.path);
+    argument.push(if share.read_only { ":ro" } else { ":rw" });
+    if !share.recursive {
+        argument.push(",norecursive");
+    }
+    argument
+}
+
+/// The monitor's configuration as a file without a name.
+fn config_file(config: &Config) -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create("sandbox-vmm.json", MemfdFlags::CLOEXEC)?;
+    let mut file = File::from(file);
+    file.write_all(&serde_json::to_vec(config)?)?;
+    file.rewind()?;
+    Ok(file.into())
+}

@@ -1,0 +1,231 @@
+//! The processes of a pod: started with what they need and nothing else, and never outliving the
+//! supervisor.
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::thread;
+
+/// The end of a process.
+#[derive(Debug)]
+pub struct End {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// The last bytes that it wrote to standard error. Not to be shown raw: it may have been taken
+    /// over by the guest.
+    pub last_words: Vec<u8>,
+}
+
+/// Most bytes that are kept of what a process writes to standard error.
+const LAST_WORDS: usize = 2048;
+
+/// A running process.
+#[derive(Debug)]
+pub struct Process {
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Starts `program` with an empty environment, `/` as its directory and, of our descriptors,
+    /// `inherited` under the same numbers. `ended` hears of its end, on a thread of its own.
+    ///
+    /// The process is killed when the calling thread ends, so call it from the main thread. It
+    /// ignores the signals by which a terminal or a service manager ends a group of processes: a
+    /// pod is ended by its supervisor, which hears them, too.
+    ///
+    /// # Errors
+    /// Those of `fork(2)` and `execve(2)`.
+    pub fn spawn<A: AsRef<OsStr>>(
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+        inherited: &[BorrowedFd<'_>],
+        ended: impl FnOnce(End) + Send + 'static,
+    ) -> io::Result<Self> {
+        let descriptors: Vec<RawFd> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
+        let supervisor = rustix::process::getpid();
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        // SAFETY: the closure runs between fork and exec of a process that may have threads. It
+        // makes system calls only and allocates nothing; `descriptors` was made before.
+        unsafe {
+            command.pre_exec(move || prepare_child(supervisor, &descriptors));
+        }
+        let mut child = command.spawn()?;
+        let watched = Pid::from_child(&child);
+        match pidfd_open(watched, PidfdFlags::empty())
+            .and_then(|pidfd| Ok((rustix::io::fcntl_dupfd_cloexec(&pidfd, 0)?, pidfd)))
+        {
+            Ok((watching, pidfd)) => {
+                thread::spawn(move || {
+                    if let Some(end) = wait(child, &watching) {
+                        ended(end);
+                    }
+                });
+                Ok(Self { pidfd })
+            }
+            Err(error) => {
+                // Without the descriptor it could not be told from another process later.
+                child.kill()?;
+                child.wait()?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Kills it.
+    pub fn kill(&self) {
+        // It may have ended already; there is no other way to fail.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What a new process does before it becomes `program`.
+fn prepare_child(supervisor: Pid, descriptors: &[RawFd]) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if rustix::process::getppid() != Some(supervisor) {
+        // The supervisor died before it could be asked for.
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+        // SAFETY: SIG_IGN is no function, so nothing of this process can be called by it.
+        if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // Our own descriptors are closed on exec already; those that we inherited may not be.
+    // SAFETY: close_range with CLOSE_RANGE_CLOEXEC changes flags only, no descriptor is closed.
+    let marked =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if marked != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for descriptor in descriptors {
+        // SAFETY: the caller of `spawn` holds this descriptor open.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(*descriptor) };
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Waits for the end of a process, and collects its last words meanwhile so that a full pipe does
+/// not hold it up.
+fn wait(mut child: Child, pidfd: &OwnedFd) -> Option<End> {
+    let mut stderr = child.stderr.take().filter(|pipe| ioctl_fionbio(pipe, true).is_ok());
+    let mut last_words = Vec::new();
+    loop {
+        let mut waiting = vec![PollFd::new(pidfd, PollFlags::IN)];
+        waiting.extend(stderr.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        match poll(&mut waiting, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => break,
+        }
+        let ended = !waiting[0].revents().is_empty();
+        if stderr.as_mut().is_some_and(|pipe| drain(pipe, &mut last_words)) {
+            stderr = None;
+        }
+        if ended {
+            break;
+        }
+    }
+    let status = child.wait().ok()?;
+    Some(End { status, last_words })
+}
+
+/// Reads what is there. True at the end of the pipe.
+fn drain(pipe: &mut ChildStderr, last_words: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; 1024];
+    // A process that writes without end must not keep us from seeing that it ended.
+    for _ in 0..64 {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(count) => {
+                last_words.extend_from_slice(&buffer[..count]);
+                let surplus = last_words.len().saturating_sub(LAST_WORDS);
+                last_words.drain(..surplus);
+            }
+            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+    false
+}
+
+/// The numbers under which a child sees the descriptors it inherits.
+pub fn number(descriptor: &impl AsFd) -> RawFd {
+    descriptor.as_fd().as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    fn shell(script: &str, inherited: &[BorrowedFd<'_>]) -> (Process, mpsc::Receiver<End>) {
+        let (sender, receiver) = mpsc::channel();
+        let process = Process::spawn(Path::new("/bin/sh"), ["-c", script], inherited, move |end| {
+            sender.send(end).unwrap();
+        })
+        .unwrap();
+        (process, receiver)
+    }
+
+    fn end(receiver: &mpsc::Receiver<End>) -> End {
+        receiver.recv_timeout(Duration::from_secs(20)).unwrap()
+    }
+
+    #[test]
+    fn a_process_gets_the_descriptors_it_was_given_and_no_other() {
+        let (given, _far) = io::pipe().unwrap();
+        // One that would be inherited by accident: it is not closed on exec.
+        let leaked = rustix::io::dup(&given).unwrap();
+        rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).unwrap();
+        let script = "for fd in /proc/self/fd/*; do echo ${fd##*/}; done >&2; env >&2";
+        let (_process, receiver) = shell(script, &[given.as_fd()]);
+        let end = end(&receiver);
+        let words = String::from_utf8(end.last_words).unwrap();
+        assert!(words.lines().any(|line| line == number(&given).to_string()), "{words}");
+        assert!(!words.lines().any(|line| line == number(&leaked).to_string()), "{words}");
+        assert!(!words.contains("CARGO"), "{words}");
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_told_with_its_last_words() {
+        let (_process, receiver) = shell("seq 1 100000 >&2; exit 3", &[]);
+        let end = end(&receiver);
+        assert_eq!(end.status.code(), Some(3));
+        assert!(end.last_words.ends_with(b"99999\n100000\n"));
+        assert!(end.last_words.len() <= LAST_WORDS);
+    }
+
+    #[test]
+    fn a_process_whose_child_keeps_its_standard_error_open_is_seen_to_end() {
+        let (_process, receiver) = shell("sleep 30 & exit 4", &[]);
+        assert_eq!(end(&receiver).status.code(), Some(4));
+    }
+
+    #[test]
+    fn a_process_ignores_what_ends_its_group_and_dies_when_dropped() {
+        let (process, receiver) = shell("kill -TERM $$; kill -INT $$; exec sleep 60", &[]);
+        assert!(receiver.recv_timeout(Duration::from_millis(300)).is_err());
+        drop(process);
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&end(&receiver).status), Some(9));
+    }
+}

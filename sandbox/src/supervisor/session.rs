@@ -1,0 +1,260 @@
+//! The control connection as a state machine: which message of the guest may come when.
+//!
+//! The guest is hostile. A message that is out of place ends the pod, so that nothing after this
+//! module has to wonder about the order of things.
+
+use sandbox_protocol::{ExitStatus, Level, Text, ToHost, VERSION};
+
+/// What a message means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The guest is up with this kernel and waits for its setup.
+    Hello {
+        /// Release of its kernel.
+        kernel: Text,
+    },
+    /// An app runs.
+    Started {
+        /// Its index.
+        app: usize,
+    },
+    /// An app has ended, or could not be started.
+    Ended {
+        /// Its index.
+        app: usize,
+        /// How.
+        end: AppEnd,
+    },
+    /// The pod could not be started.
+    Failed {
+        /// The guest's reason.
+        error: Text,
+    },
+    /// A line for the log.
+    Log {
+        /// How much it matters.
+        level: Level,
+        /// The line.
+        text: Text,
+    },
+    /// Every app has ended and the guest waits to be let go.
+    Finished,
+}
+
+/// How an app ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppEnd {
+    /// It exited or was ended by a signal.
+    Exited {
+        /// How.
+        status: ExitStatus,
+        /// The kernel killed a process of it for want of memory.
+        out_of_memory: bool,
+    },
+    /// It could not be started, for the guest's reason.
+    NotStarted(Text),
+}
+
+/// A message that no guest of ours sends.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// The first message is another one than `Hello`, or it comes again.
+    #[error("the guest did not begin with exactly one greeting")]
+    Greeting,
+    /// Host and guest are not from the same build.
+    #[error(
+        "the guest speaks version {0} of the protocol, this program version {VERSION}: the initramfs \
+         and this program are not from the same build"
+    )]
+    Version(u16),
+    /// An app that there is none of, or not in that state.
+    #[error("the guest reported about app {0} what cannot be")]
+    App(u16),
+    /// `Finished` while apps run, or anything after it.
+    #[error("the guest reported the pod's end out of turn")]
+    End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum App {
+    Waiting,
+    Running,
+    Ended,
+}
+
+/// A control connection.
+#[derive(Debug)]
+pub struct Session {
+    greeted: bool,
+    finished: bool,
+    apps: Vec<App>,
+}
+
+impl Session {
+    /// A connection of a pod with so many apps, before its first message.
+    pub fn new(apps: usize) -> Self {
+        Self { greeted: false, finished: false, apps: vec![App::Waiting; apps] }
+    }
+
+    /// Takes a message.
+    ///
+    /// # Errors
+    /// See [`Violation`].
+    pub fn receive(&mut self, message: ToHost) -> Result<Step, Violation> {
+        if self.finished {
+            return Err(Violation::End);
+        }
+        if let ToHost::Hello { version, kernel } = message {
+            return match (self.greeted, version) {
+                (true, _) => Err(Violation::Greeting),
+                (false, VERSION) => {
+                    self.greeted = true;
+                    Ok(Step::Hello { kernel })
+                }
+                (false, other) => Err(Violation::Version(other)),
+            };
+        }
+        if !self.greeted {
+            return Err(Violation::Greeting);
+        }
+        match message {
+            ToHost::Hello { .. } => Err(Violation::Greeting),
+            ToHost::Started { app } => {
+                let index = self.advance(app, App::Waiting, App::Running)?;
+                Ok(Step::Started { app: index })
+            }
+            ToHost::Exited { app, status, out_of_memory } => {
+                let index = self.advance(app, App::Running, App::Ended)?;
+                Ok(Step::Ended { app: index, end: AppEnd::Exited { status, out_of_memory } })
+            }
+            ToHost::Failed { app: Some(app), error } => {
+                let index = self.advance(app, App::Waiting, App::Ended)?;
+                Ok(Step::Ended { app: index, end: AppEnd::NotStarted(error) })
+            }
+            ToHost::Failed { app: None, error } => {
+                self.finished = true;
+                Ok(Step::Failed { error })
+            }
+            ToHost::Log { level, text } => Ok(Step::Log { level, text }),
+            ToHost::Finished if self.all_ended() => {
+                self.finished = true;
+                Ok(Step::Finished)
+            }
+            ToHost::Finished => Err(Violation::End),
+        }
+    }
+
+    /// Whether an app runs.
+    pub fn is_running(&self, app: usize) -> bool {
+        self.apps.get(app) == Some(&App::Running)
+    }
+
+    /// The apps that run.
+    pub fn running(&self) -> impl Iterator<Item = u16> {
+        (0..).zip(&self.apps).filter(|(_, app)| **app == App::Running).map(|(index, _)| index)
+    }
+
+    /// Whether every app has run or could not be started.
+    pub fn all_started(&self) -> bool {
+        !self.apps.contains(&App::Waiting)
+    }
+
+    /// Whether every app has ended.
+    pub fn all_ended(&self) -> bool {
+        self.apps.iter().all(|app| *app == App::Ended)
+    }
+
+    fn advance(&mut self, app: u16, from: App, to: App) -> Result<usize, Violation> {
+        let index = usize::from(app);
+        match self.apps.get_mut(index) {
+            Some(state) if *state == from => {
+                *state = to;
+                Ok(index)
+            }
+            _ => Err(Violation::App(app)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hello() -> ToHost {
+        ToHost::Hello { version: VERSION, kernel: Text::new("6.12") }
+    }
+
+    fn exited(app: u16) -> ToHost {
+        ToHost::Exited { app, status: ExitStatus::Code(0), out_of_memory: false }
+    }
+
+    #[test]
+    fn the_messages_of_a_pod_in_their_order_are_accepted() {
+        let mut session = Session::new(2);
+        for message in [
+            hello(),
+            ToHost::Started { app: 1 },
+            ToHost::Log { level: Level::Info, text: Text::new("") },
+            ToHost::Failed { app: Some(0), error: Text::new("no such program") },
+            exited(1),
+            ToHost::Finished,
+        ] {
+            session.receive(message.clone()).unwrap_or_else(|error| panic!("{message:?}: {error}"));
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_place_is_a_violation() {
+        for (before, message, violation) in [
+            (vec![], ToHost::Started { app: 0 }, Violation::Greeting),
+            (vec![], ToHost::Finished, Violation::Greeting),
+            (vec![], ToHost::Log { level: Level::Info, text: Text::new("") }, Violation::Greeting),
+            (vec![], ToHost::Hello { version: 99, kernel: Text::new("") }, Violation::Version(99)),
+            (vec![hello()], hello(), Violation::Greeting),
+            (vec![hello()], ToHost::Started { app: 1 }, Violation::App(1)),
+            (vec![hello()], exited(0), Violation::App(0)),
+            (vec![hello()], ToHost::Finished, Violation::End),
+            (
+                vec![hello(), ToHost::Started { app: 0 }],
+                ToHost::Started { app: 0 },
+                Violation::App(0),
+            ),
+            (vec![hello(), ToHost::Started { app: 0 }], ToHost::Finished, Violation::End),
+            (
+                vec![hello(), ToHost::Started { app: 0 }, exited(0), ToHost::Finished],
+                ToHost::Finished,
+                Violation::End,
+            ),
+        ] {
+            let mut session = Session::new(1);
+            for message in before {
+                session.receive(message).unwrap();
+            }
+            assert_eq!(session.receive(message.clone()), Err(violation), "{message:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_app_starts_and_ends_at_most_once(
+            messages in proptest::collection::vec((0_u16..4, 0_u8..3), 0..40),
+        ) {
+            let mut session = Session::new(3);
+            session.receive(hello()).unwrap();
+            let mut ended = [0; 4];
+            for (app, kind) in messages {
+                let message = match kind {
+                    0 => ToHost::Started { app },
+                    1 => exited(app),
+                    _ => ToHost::Failed { app: Some(app), error: Text::new("") },
+                };
+                if let Ok(Step::Ended { app, .. }) = session.receive(message) {
+                    ended[app] += 1;
+                }
+            }
+            prop_assert!(ended.iter().all(|times| *times <= 1));
+            prop_assert_eq!(session.all_ended(), ended[..3].iter().all(|times| *times == 1));
+        }
+    }
+}

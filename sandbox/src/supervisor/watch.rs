@@ -1,0 +1,558 @@
+//! The supervisor's loop: one event after the other, from the first connection to the end.
+
+use super::control::{Guest, Monitor};
+use super::event::{Event, Role};
+use super::process::End;
+use super::relay::{self, Output};
+use super::session::{AppEnd, Session, Step, Violation};
+use super::signals::Patience;
+use super::terminal::{self, RawMode};
+use crate::message::Messages;
+use sandbox_protocol::{CONTROL_PORT, FrameError, Level, Pod, Stdio, Text, ToGuest, ToHost};
+use sandbox_vmm::exit::Exit;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use std::fs::File;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+/// How long the guest may take for what.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeLimits {
+    /// From the start to its greeting.
+    pub boot: Duration,
+    /// From there until every app runs.
+    pub setup: Duration,
+    /// From the last app's end until file systems are synced.
+    pub finish: Duration,
+    /// From there until the apps' output has arrived, not counting the time that whoever reads
+    /// ours takes.
+    pub drain: Duration,
+    /// Until processes are gone that were asked to.
+    pub end: Duration,
+    /// For apps to end after another one failed and they got SIGTERM, until they get SIGKILL.
+    pub stop: Duration,
+}
+
+impl Default for TimeLimits {
+    fn default() -> Self {
+        Self {
+            boot: Duration::from_secs(60),
+            setup: Duration::from_secs(60),
+            // A volume on a slow disk takes its time.
+            finish: Duration::from_secs(300),
+            drain: Duration::from_secs(10),
+            end: Duration::from_secs(10),
+            stop: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Our own standard streams, for the relays.
+#[derive(Debug)]
+pub struct HostStreams {
+    /// What apps read.
+    pub stdin: File,
+    /// Where their output goes.
+    pub stdout: File,
+    /// Where their errors go.
+    pub stderr: File,
+}
+
+/// How a watch ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// The pod ran to its end; its exit status is [`Watch::status`].
+    Finished,
+    /// This signal ended the pod.
+    Signal(i32),
+    /// Something went wrong.
+    Trouble(Trouble),
+}
+
+/// What went wrong with a pod.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// No greeting came.
+    #[error("the guest did not start within {} s", .0.as_secs())]
+    Boot(Duration),
+    /// The apps were not started.
+    #[error("the guest did not start the apps within {} s", .0.as_secs())]
+    Setup(Duration),
+    /// The end did not come.
+    #[error(
+        "the guest did not finish within {} s after its apps had ended; what they wrote to volumes \
+         last may be missing", .0.as_secs()
+    )]
+    Finish(Duration),
+    /// See [`Violation`].
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// The control connection carried something else than messages.
+    #[error("the guest's control connection: {0}")]
+    Frame(#[from] FrameError),
+    /// The control connection ended.
+    #[error("the guest closed its control connection before the pod had ended")]
+    Silent,
+    /// The guest could not set the pod up.
+    #[error("{0}")]
+    Pod(Text),
+    /// The monitor ended.
+    #[error("{}", monitor_end(.0))]
+    Monitor(End),
+    /// The worker ended, under a running pod.
+    #[error("the file server sandbox-fs ended while the pod was running: {}", .0.status)]
+    Worker(End),
+    /// A thread's or descriptor's worth of resources is missing.
+    #[error("cannot take the guest's connection: {0}")]
+    Connection(io::Error),
+}
+
+fn monitor_end(end: &End) -> String {
+    match end.status.code().and_then(|code| Exit::from_code(u8::try_from(code).ok()?)) {
+        Some(Exit::Reset) => "the guest reset the machine before the pod had ended".into(),
+        Some(exit) => exit.to_string(),
+        None if end.status.signal().is_some() => {
+            format!("the monitor sandbox-vmm crashed: {}", end.status)
+        }
+        None => "the monitor sandbox-vmm failed".into(),
+    }
+}
+
+/// Most lines of the guest's log that are shown.
+const LOG_LINES: usize = 100;
+
+enum Phase {
+    Booting,
+    Starting,
+    Running,
+    Finishing,
+    Draining,
+    Resetting,
+    /// Something broke; the monitor's end will say more.
+    Lost(Trouble),
+}
+
+/// A pod that is watched.
+pub struct Watch<'a> {
+    pod: &'a Pod,
+    messages: Messages,
+    limits: TimeLimits,
+    streams: HostStreams,
+    monitor: &'a Monitor,
+    events: SyncSender<Event>,
+
+    session: Session,
+    phase: Phase,
+    deadline: Option<Instant>,
+    /// When apps that were asked to end because another one failed get killed.
+    stop_at: Option<Instant>,
+    guest: Option<Guest>,
+    /// Ports that the guest has connected to.
+    connected: Vec<u32>,
+    outputs: Vec<Output>,
+    outputs_ended: usize,
+    /// The connection of the terminal, until input goes to it.
+    terminal: Option<UnixStream>,
+    raw_mode: Option<RawMode>,
+    patience: Patience,
+    log_lines: usize,
+    /// The first failing app's exit status.
+    status: u8,
+    /// Ends of processes that came so far.
+    pub ended: Vec<Role>,
+}
+
+impl<'a> Watch<'a> {
+    /// A watch over a pod whose processes have been started. `events` is the sender of what
+    /// [`Watch::run`] receives.
+    pub fn new(
+        pod: &'a Pod,
+        monitor: &'a Monitor,
+        streams: HostStreams,
+        events: SyncSender<Event>,
+        limits: TimeLimits,
+        messages: Messages,
+    ) -> Self {
+        Self {
+            session: Session::new(pod.apps.len()),
+            phase: Phase::Booting,
+            deadline: Some(Instant::now() + limits.boot),
+            stop_at: None,
+            guest: None,
+            connected: Vec::new(),
+            outputs: Vec::new(),
+            outputs_ended: 0,
+            terminal: None,
+            raw_mode: None,
+            patience: Patience::default(),
+            log_lines: 0,
+            status: 0,
+            ended: Vec::new(),
+            pod,
+            messages,
+            limits,
+            streams,
+            monitor,
+            events,
+        }
+    }
+
+    /// Watches until the pod has ended, or has to.
+    pub fn run(&mut self, events: &Receiver<Event>) -> Ending {
+        loop {
+            let wake = [self.deadline, self.stop_at].into_iter().flatten().min();
+            let wait =
+                wake.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            let ending = match events.recv_timeout(wait) {
+                Ok(event) => self.handle(event),
+                Err(RecvTimeoutError::Timeout) => self.expire(Instant::now()),
+                // We hold a sender.
+                Err(RecvTimeoutError::Disconnected) => Some(Ending::Trouble(Trouble::Silent)),
+            };
+            if let Some(ending) = ending {
+                self.monitor.hang_up();
+                return ending;
+            }
+            if matches!(self.phase, Phase::Draining) && self.output_ended() {
+                self.let_go();
+            }
+        }
+    }
+
+    /// Waits until what the apps wrote has been passed on, after the microVM has ended. A reader
+    /// of ours may take its time, unless we get a signal.
+    pub fn flush(&mut self, events: &Receiver<Event>) {
+        let mut idle = Instant::now();
+        while !self.output_ended() {
+            match events.recv_timeout(Duration::from_millis(200)) {
+                Ok(Event::OutputEnded(result)) => self.count_output(result),
+                Ok(Event::Signal(SIGINT | SIGTERM | SIGHUP | SIGQUIT)) => return,
+                Ok(_) => {}
+                Err(_) if self.is_writing() => idle = Instant::now(),
+                Err(_) if idle.elapsed() > self.limits.end => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Gives the terminal back.
+    pub fn release_terminal(&mut self) {
+        self.raw_mode = None;
+    }
+
+    /// The pod's exit status so far: that of the first app that failed.
+    pub fn status(&self) -> u8 {
+        self.status
+    }
+
+    fn enter(&mut self, phase: Phase, limit: Option<Duration>) {
+        self.phase = phase;
+        self.deadline = limit.map(|limit| Instant::now() + limit);
+    }
+
+    fn handle(&mut self, event: Event) -> Option<Ending> {
+        match event {
+            Event::Signal(signal) => self.signal(signal),
+            Event::Connection { port, stream } => match self.connect(port, stream) {
+                Ok(()) => None,
+                Err(error) => Some(Ending::Trouble(Trouble::Connection(error))),
+            },
+            Event::FirstEntry(time) => {
+                self.messages.debug(format_args!("first instruction of the guest at {time:?}"));
+                None
+            }
+            // The monitor's end follows and says why.
+            Event::MonitorSilent => None,
+            Event::Message(Ok(Some(message))) => self.message(message),
+            Event::Message(Ok(None)) => self.lose(Trouble::Silent),
+            Event::Message(Err(error)) => self.lose(error.into()),
+            Event::OutputEnded(result) => {
+                self.count_output(result);
+                None
+            }
+            Event::Ended(Role::Monitor, end) => {
+                self.ended.push(Role::Monitor);
+                Some(self.monitor_ended(end))
+            }
+            Event::Ended(Role::Worker, end) => {
+                self.ended.push(Role::Worker);
+                match self.phase {
+                    // It has no more to serve.
+                    Phase::Draining | Phase::Resetting => None,
+                    _ => self.lose(Trouble::Worker(end)),
+                }
+            }
+        }
+    }
+
+    /// Waits a moment for the monitor's end, which is the better explanation.
+    fn lose(&mut self, trouble: Trouble) -> Option<Ending> {
+        match &self.phase {
+            Phase::Resetting | Phase::Lost(_) => {}
+            Phase::Draining => self.let_go(),
+            _ => self.enter(Phase::Lost(trouble), Some(self.limits.end)),
+        }
+        None
+    }
+
+    fn monitor_ended(&mut self, end: End) -> Ending {
+        let exit = end.status.code().and_then(|code| Exit::from_code(u8::try_from(code).ok()?));
+        match (std::mem::replace(&mut self.phase, Phase::Resetting), exit) {
+            (Phase::Draining | Phase::Resetting, Some(Exit::Reset)) => Ending::Finished,
+            (Phase::Lost(trouble @ Trouble::Worker(_)), Some(Exit::WorkerGone)) => {
+                Ending::Trouble(trouble)
+            }
+            _ => Ending::Trouble(Trouble::Monitor(end)),
+        }
+    }
+
+    /// What to do when a time limit is over.
+    fn expire(&mut self, now: Instant) -> Option<Ending> {
+        if self.stop_at.is_some_and(|at| at <= now) {
+            self.stop_at = None;
+            self.forward(SIGKILL);
+        }
+        if self.deadline.is_none_or(|at| at > now) {
+            return None;
+        }
+        let limits = self.limits;
+        let trouble = match std::mem::replace(&mut self.phase, Phase::Running) {
+            Phase::Booting => Trouble::Boot(limits.boot),
+            Phase::Starting => Trouble::Setup(limits.setup),
+            Phase::Finishing => Trouble::Finish(limits.finish),
+            Phase::Lost(trouble) => trouble,
+            Phase::Running => {
+                self.deadline = None;
+                return None;
+            }
+            Phase::Draining if self.is_writing() => {
+                self.enter(Phase::Draining, Some(limits.drain));
+                return None;
+            }
+            Phase::Draining => {
+                self.let_go();
+                return None;
+            }
+            Phase::Resetting => {
+                self.messages.debug("the guest did not reset its machine; it is ended");
+                return Some(Ending::Finished);
+            }
+        };
+        Some(Ending::Trouble(trouble))
+    }
+
+    fn message(&mut self, message: ToHost) -> Option<Ending> {
+        let step = match self.session.receive(message) {
+            Ok(step) => step,
+            Err(violation) => return Some(Ending::Trouble(violation.into())),
+        };
+        match step {
+            Step::Hello { kernel } => {
+                self.messages.debug(format_args!("guest is up, Linux {kernel}"));
+                self.send(ToGuest::Setup(self.pod.clone()));
+                self.enter(Phase::Starting, Some(self.limits.setup));
+            }
+            Step::Started { app } => {
+                self.messages.debug(format_args!("app {} runs", self.name(app)));
+                self.open_terminal();
+                self.stop_after_failure();
+            }
+            Step::Ended { app, end } => self.app_ended(app, &end),
+            Step::Failed { error } => return Some(Ending::Trouble(Trouble::Pod(error))),
+            Step::Log { level, text } => self.log(level, &text),
+            Step::Finished => self.enter(Phase::Draining, Some(self.limits.drain)),
+        }
+        if self.session.all_started() && matches!(self.phase, Phase::Starting) {
+            self.enter(Phase::Running, None);
+        }
+        if self.session.all_ended() && matches!(self.phase, Phase::Running) {
+            self.stop_at = None;
+            self.enter(Phase::Finishing, Some(self.limits.finish));
+        }
+        None
+    }
+
+    fn app_ended(&mut self, app: usize, end: &AppEnd) {
+        let name = self.name(app);
+        let status = match end {
+            AppEnd::NotStarted(error) => {
+                self.messages.say(format_args!("app {name}: {error}"));
+                crate::cli::FAILURE
+            }
+            AppEnd::Exited { status, out_of_memory } => {
+                self.messages.debug(format_args!("app {name} ended: {status:?}"));
+                if *out_of_memory {
+                    let limit = self.pod.apps.get(app).and_then(|app| app.memory);
+                    self.messages.say(match limit {
+                        Some(bytes) => format!(
+                            "app {name} ran out of memory: its limit is {} KiB (raise it with \
+                             --memory)",
+                            bytes >> 10
+                        ),
+                        None => format!(
+                            "app {name} ran out of memory: it has what an app without --memory \
+                             gets (give it more with --memory)"
+                        ),
+                    });
+                }
+                status.shell_code()
+            }
+        };
+        if self.status == 0 && status != 0 {
+            self.status = status;
+            self.stop_after_failure();
+        }
+    }
+
+    /// As in rkt, the first app that fails ends the pod.
+    fn stop_after_failure(&mut self) {
+        if self.status != 0 && self.session.running().next().is_some() {
+            self.messages.debug("an app failed, the others are stopped");
+            self.forward(SIGTERM);
+            self.stop_at = Some(Instant::now() + self.limits.stop);
+        }
+    }
+
+    fn log(&mut self, level: Level, text: &Text) {
+        self.log_lines += 1;
+        match level {
+            Level::Info => self.messages.debug(format_args!("guest: {text}")),
+            _ if self.log_lines < LOG_LINES => self.messages.say(format_args!("guest: {text}")),
+            _ if self.log_lines == LOG_LINES => {
+                self.messages.say("guest: too many messages, the rest is dropped");
+            }
+            _ => {}
+        }
+    }
+
+    fn signal(&mut self, signal: i32) -> Option<Ending> {
+        match signal {
+            SIGWINCH => self.resize(),
+            SIGUSR1 | SIGUSR2 => self.forward(signal),
+            _ if self.session.running().next().is_none()
+                && matches!(self.phase, Phase::Booting | Phase::Starting) =>
+            {
+                return Some(Ending::Signal(signal));
+            }
+            _ if self.patience.is_at_an_end(signal, Instant::now()) => {
+                self.messages.say("the pod did not end when it was asked to; it is killed");
+                return Some(Ending::Signal(signal));
+            }
+            _ => self.forward(signal),
+        }
+        None
+    }
+
+    /// Sends a signal to every app that runs.
+    fn forward(&self, signal: i32) {
+        let Ok(signal) = u8::try_from(signal) else { return };
+        for app in self.session.running() {
+            self.send(ToGuest::Signal { app, signal });
+        }
+    }
+
+    fn resize(&self) {
+        for (app, _) in (0..).zip(&self.pod.apps).filter(|(_, app)| is_on_terminal(app)) {
+            if let (true, Some(size)) =
+                (self.session.is_running(usize::from(app)), terminal::size())
+            {
+                self.send(ToGuest::Resize { app, size });
+            }
+        }
+    }
+
+    fn send(&self, message: ToGuest) {
+        if let Some(guest) = &self.guest {
+            guest.send(message);
+        }
+    }
+
+    /// Gives a connection of the guest to whom it is for. Others are closed.
+    fn connect(&mut self, port: u32, stream: UnixStream) -> io::Result<()> {
+        if self.connected.contains(&port) {
+            return Ok(());
+        }
+        if port == CONTROL_PORT {
+            self.guest = Some(Guest::listen(stream, self.events.clone())?);
+            self.connected.push(port);
+            return Ok(());
+        }
+        for app in &self.pod.apps {
+            match app.stdio {
+                Stdio::Terminal { port: terminal, .. } if port == terminal => {
+                    self.terminal = Some(stream.try_clone()?);
+                    self.output(stream, self.streams.stdout.try_clone()?);
+                }
+                Stdio::Streams { stdin: Some(stdin), .. } if port == stdin => {
+                    relay::start_input(self.streams.stdin.try_clone()?, stream);
+                }
+                Stdio::Streams { stdout, .. } if port == stdout => {
+                    self.output(stream, self.streams.stdout.try_clone()?);
+                }
+                Stdio::Streams { stderr, .. } if port == stderr => {
+                    self.output(stream, self.streams.stderr.try_clone()?);
+                }
+                _ => continue,
+            }
+            self.connected.push(port);
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    fn output(&mut self, from: UnixStream, to: File) {
+        self.outputs.push(Output::start(from, to, self.events.clone()));
+    }
+
+    /// From now on the terminal is the app's.
+    fn open_terminal(&mut self) {
+        let Some(stream) = self.terminal.take() else { return };
+        match RawMode::enter() {
+            Ok(raw_mode) => self.raw_mode = Some(raw_mode),
+            Err(error) => self.messages.say(format_args!("terminal: {error}")),
+        }
+        match self.streams.stdin.try_clone() {
+            Ok(stdin) => relay::start_input(stdin, stream),
+            Err(error) => self.messages.say(format_args!("standard input: {error}")),
+        }
+        // It may have changed since the pod was described.
+        self.resize();
+    }
+
+    fn count_output(&mut self, result: io::Result<()>) {
+        self.outputs_ended += 1;
+        if let Err(error) = result {
+            self.messages.say(format_args!("cannot write the apps' output: {error}"));
+            if self.status == 0 {
+                self.status = crate::cli::FAILURE;
+            }
+        }
+    }
+
+    fn output_ended(&self) -> bool {
+        self.outputs_ended >= self.outputs.len()
+    }
+
+    fn is_writing(&self) -> bool {
+        self.outputs.iter().any(Output::is_writing)
+    }
+
+    /// Lets the guest reset its machine.
+    fn let_go(&mut self) {
+        if let Some(guest) = &self.guest {
+            guest.close();
+        }
+        self.enter(Phase::Resetting, Some(self.limits.end));
+    }
+
+    fn name(&self, app: usize) -> &'a str {
+        self.pod.apps.get(app).map_or("", |app| app.name.as_str())
+    }
+}
+
+fn is_on_terminal(app: &sandbox_protocol::App) -> bool {
+    matches!(app.stdio, Stdio::Terminal { .. })
+}
