@@ -23,16 +23,20 @@
 mod config;
 mod digest;
 mod error;
+pub mod format;
 mod image;
+pub mod layer;
 mod limits;
 mod progress;
 mod reference;
 mod store;
 mod text;
+pub mod tree;
+mod unpack;
 
 pub use config::{App, EventHandler, ImageConfig, Isolator, MountPoint, Port};
 pub use digest::{Algorithm, Digest, DigestError};
-pub use error::Error;
+pub use error::{Error, LayerProblem};
 pub use image::Image;
 pub use limits::{Limit, LimitExceeded, Limits, LimitsError};
 pub use progress::{Progress, Step};

@@ -1,4 +1,7 @@
-use std::ops::ControlFlow;
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 /// What is being done, for a progress bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,5 +41,55 @@ pub trait Progress {
 impl Progress for () {
     fn report(&mut self, _: Step) -> ControlFlow<()> {
         ControlFlow::Continue(())
+    }
+}
+
+/// The work was given up.
+#[derive(Debug)]
+pub(crate) struct Cancelled;
+
+/// Reports steps, but not too often.
+pub(crate) struct Reporter<'a> {
+    progress: &'a mut dyn Progress,
+    last: Option<(Step, Instant)>,
+}
+
+impl<'a> Reporter<'a> {
+    const PAUSE: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new(progress: &'a mut dyn Progress) -> Self {
+        Self { progress, last: None }
+    }
+
+    pub(crate) fn report(&mut self, step: Step) -> Result<(), Cancelled> {
+        let now = Instant::now();
+        let passed_over = self.last.is_some_and(|(last, at)| {
+            !step.is_end() && last.is_same_bar(step) && now.duration_since(at) < Self::PAUSE
+        });
+        if passed_over {
+            return Ok(());
+        }
+        self.last = Some((step, now));
+        match self.progress.report(step) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Cancelled),
+        }
+    }
+}
+
+impl Step {
+    fn is_end(self) -> bool {
+        match self {
+            Self::Layer { done, total, .. } | Self::Unpack { done, total } => done == total,
+            Self::Sync | Self::Wait => false,
+        }
+    }
+
+    /// Whether both are the same step at different times.
+    fn is_same_bar(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Layer { index: one, .. }, Self::Layer { index: two, .. }) => one == two,
+            _ => std::mem::discriminant(&self) == std::mem::discriminant(&other),
+        }
     }
 }
