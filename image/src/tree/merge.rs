@@ -328,17 +328,16 @@ impl Merge<'_> {
         let Some(link) = self.tree.lookup(parent, name) else {
             return;
         };
-        let is_own = link.layer == self.layer;
-        let stays = match self.tree.directory(link.node) {
-            None => is_own,
-            Some(_) => {
-                self.hide_children(link.node);
-                let is_empty =
-                    self.tree.directory(link.node).is_none_or(|rest| rest.entries.is_empty());
-                is_own || !is_empty
-            }
-        };
-        if !stays && let Some(parent) = self.tree.directory_mut(parent) {
+        self.hide_children(link.node);
+        if link.layer == self.layer {
+            return;
+        }
+        if self.tree.directory(link.node).is_some_and(|rest| !rest.entries.is_empty()) {
+            // What is left was put below it by this layer, as if nothing had been there.
+            self.tree.nodes[link.node.index()].metadata = Metadata::implied();
+            let link = Link { node: link.node, layer: self.layer, implied: true };
+            self.tree.link(parent, name, link);
+        } else if let Some(parent) = self.tree.directory_mut(parent) {
             parent.entries.remove(name);
         }
     }
