@@ -1,1 +1,91 @@
+use super::host::{cgroup_controllers, cni_plugins, selinux_mode, shmem_huge_pages};
+use super::parts::kernel;
+use super::*;
+use std::fs;
 
+#[test]
+fn a_line_says_state_name_detail_and_what_to_do() {
+    let check = Check::new("tpm", State::Missing, "/dev/tpmrm0: no such file", "switch it on");
+    assert_eq!(check.to_string(), "missing  tpm        /dev/tpmrm0: no such file; switch it on");
+    let check = Check::new("tpm", State::Ok, "/dev/tpmrm0", "");
+    assert_eq!(check.to_string(), "ok       tpm        /dev/tpmrm0");
+}
+
+#[test]
+fn json_has_the_fields_that_programs_read() {
+    let mut check = Check::new("kvm", State::Warning, "d", "a").required();
+    assert_eq!(
+        serde_json::to_string(&check).unwrap(),
+        r#"{"name":"kvm","state":"warning","detail":"d","advice":"a"}"#
+    );
+    check.speed = Some(Speed { hardware: true, instructions_per_second: 2e9 });
+    assert_eq!(
+        serde_json::to_string(&check).unwrap(),
+        r#"{"name":"kvm","state":"warning","detail":"d","advice":"a","hardware":true,"instructions_per_second":2000000000.0}"#
+    );
+}
+
+#[test]
+fn every_check_has_a_name_of_its_own_and_kvm_has_its_speed() {
+    let installation = Installation::find().unwrap();
+    let checks = examine(&installation);
+    let names: std::collections::BTreeSet<_> = checks.iter().map(|check| check.name).collect();
+    assert_eq!(names.len(), checks.len());
+    assert!(checks.iter().all(|check| (check.state == State::Ok) == check.advice.is_empty()));
+    let kvm = checks.iter().find(|check| check.name == "kvm").unwrap();
+    assert_eq!(kvm.speed.unwrap().hardware, kvm.state == State::Ok);
+}
+
+#[test]
+fn the_hosts_files_are_read_as_the_kernel_writes_them() {
+    for (content, state) in [
+        (Some("always within_size [advise] never deny force\n"), State::Ok),
+        (Some("always within_size advise [never] deny force\n"), State::Warning),
+        (Some("garbage"), State::Warning),
+        (None, State::Warning),
+    ] {
+        assert_eq!(shmem_huge_pages(content).state, state, "{content:?}");
+    }
+    for (content, state) in
+        [(Some("1"), State::Ok), (Some("0"), State::Warning), (None, State::Missing)]
+    {
+        assert_eq!(selinux_mode(content).state, state, "{content:?}");
+    }
+    for (content, state) in [
+        (Some("cpuset cpu io memory pids\n"), State::Ok),
+        (Some("cpuset io\n"), State::Warning),
+        (Some(""), State::Warning),
+        (None, State::Missing),
+    ] {
+        assert_eq!(cgroup_controllers(content).state, state, "{content:?}");
+    }
+}
+
+#[test]
+fn plugins_are_found_where_there_are_some() {
+    let directory = tempfile::tempdir().unwrap();
+    let empty = directory.path().join("empty");
+    let full = directory.path().join("full");
+    fs::create_dir(&empty).unwrap();
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("bridge"), "").unwrap();
+    assert_eq!(cni_plugins(&[&empty, &full]).state, State::Ok);
+    assert_eq!(cni_plugins(&[&empty, &directory.path().join("none")]).state, State::Missing);
+}
+
+#[test]
+fn a_kernel_is_held_against_its_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("vmlinux");
+    let record = directory.path().join("kernel.json");
+    assert_eq!(kernel(&image, &record, "build it").state, State::Missing);
+    fs::write(&image, "abc").unwrap();
+    assert_eq!(kernel(&image, &record, "").state, State::Warning);
+    // The digest of "abc" in FIPS 180-2, appendix B.1.
+    let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    fs::write(&record, format!(r#"{{"vmlinux":{{"sha256":"{abc}"}}}}"#)).unwrap();
+    let check = kernel(&image, &record, "");
+    assert_eq!(check.state, State::Ok, "{check}");
+    fs::write(&image, "abd").unwrap();
+    assert_eq!(kernel(&image, &record, "").state, State::Warning);
+}

@@ -22,6 +22,7 @@ mod relay;
 mod session;
 pub mod signals;
 pub mod terminal;
+mod trouble;
 mod watch;
 
 #[cfg(test)]
@@ -45,8 +46,8 @@ use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::{Duration, Instant};
-use watch::{Ending, HostStreams, TimeLimits, Trouble, Watch};
+use trouble::Trouble;
+use watch::{Ending, HostStreams, TimeLimits, Watch};
 
 /// Why a pod could not be run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -125,8 +126,7 @@ pub fn run(
         messages,
     );
     let ending = watch.run(&events.1);
-    processes.end(&watch.ended, &events.1);
-    watch.flush(&events.1);
+    watch.settle(&events.1, || processes.kill());
     watch.release_terminal();
     let status = match ending {
         Ending::Finished => watch.status(),
@@ -236,28 +236,9 @@ impl Processes {
         Ok(Self { control, monitor, worker })
     }
 
-    /// Waits for the end of both, and kills what does not end. `ended` have ended already.
-    fn end(&self, ended: &[Role], events: &Receiver<Event>) {
-        const PATIENCE: Duration = Duration::from_secs(5);
-        /// For a killed process that the kernel is busy with, such as with its memory.
-        const KILLED: Duration = Duration::from_secs(30);
-        let start = Instant::now();
-        let mut left = [Role::Monitor, Role::Worker].to_vec();
-        left.retain(|role| !ended.contains(role));
-        let mut killed = false;
-        while !left.is_empty() {
-            let limit = if killed { KILLED } else { PATIENCE };
-            match events.recv_timeout(limit.saturating_sub(start.elapsed())) {
-                Ok(Event::Ended(role, _)) => left.retain(|other| *other != role),
-                Ok(_) => {}
-                Err(_) if killed => return,
-                Err(_) => {
-                    self.monitor.kill();
-                    self.worker.kill();
-                    killed = true;
-                }
-            }
-        }
+    fn kill(&self) {
+        self.monitor.kill();
+        self.worker.kill();
     }
 }
 

@@ -195,7 +195,7 @@ mod tests {
     fn a_process_gets_the_descriptors_it_was_given_and_no_other() {
         let (given, _far) = io::pipe().unwrap();
         // One that would be inherited by accident: it is not closed on exec.
-        let leaked = rustix::io::dup(&given).unwrap();
+        let leaked = rustix::io::fcntl_dupfd_cloexec(&given, 100).unwrap();
         rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).unwrap();
         let script = "for fd in /proc/self/fd/*; do echo ${fd##*/}; done >&2; env >&2";
         let (_process, receiver) = shell(script, &[given.as_fd()]);

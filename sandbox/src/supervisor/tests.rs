@@ -1,1 +1,629 @@
+//! The supervisor's loop against guests that follow a script, over the sockets and the protocol
+//! that real ones use.
 
+use super::control::Monitor;
+use super::event::{Event, QUEUE, Role};
+use super::process::End;
+use super::trouble::Trouble;
+use super::watch::{Ending, HostStreams, TimeLimits, Watch};
+use crate::message::Messages;
+use rustix::net::SendFlags;
+use sandbox_protocol::{
+    App, CONTROL_PORT, ExitStatus, Level, MAX_TO_HOST, Pod, Stdio, TerminalSize, Text, ToGuest,
+    ToHost, VERSION, read_to_guest, write_to_host,
+};
+use sandbox_vmm::control;
+use sandbox_vmm::exit::Exit;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The guest, and the monitor that passes on its connections.
+struct Script {
+    monitor: OwnedFd,
+    control: Option<UnixStream>,
+    events: SyncSender<Event>,
+}
+
+impl Script {
+    /// Connects to a port of the host.
+    fn connect(&self, port: u32) -> UnixStream {
+        let (guest, stream) = UnixStream::pair().unwrap();
+        guest.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let event = control::Event::Connection { port, stream: stream.into() };
+        control::send(&self.monitor, &event, SendFlags::empty()).unwrap();
+        guest
+    }
+
+    /// The control connection, dialled when it is first used.
+    fn control(&mut self) -> &mut UnixStream {
+        if self.control.is_none() {
+            self.control = Some(self.connect(CONTROL_PORT));
+        }
+        self.control.as_mut().unwrap()
+    }
+
+    fn send(&mut self, message: ToHost) {
+        write_to_host(self.control(), &message).unwrap();
+    }
+
+    fn receive(&mut self) -> Option<ToGuest> {
+        read_to_guest(self.control()).unwrap()
+    }
+
+    /// Greets and takes the setup.
+    fn boot(&mut self) -> Pod {
+        self.send(ToHost::Hello { version: VERSION, kernel: Text::new("6.12") });
+        match self.receive() {
+            Some(ToGuest::Setup(pod)) => pod,
+            other => panic!("not a setup: {other:?}"),
+        }
+    }
+
+    fn exited(&mut self, app: u16, code: u8) {
+        self.send(ToHost::Exited { app, status: ExitStatus::Code(code), out_of_memory: false });
+    }
+
+    fn signal(&self, signal: i32) {
+        self.events.send(Event::Signal(signal)).unwrap();
+    }
+
+    /// Connects an app's output and says that it runs.
+    fn start(&mut self, app: u16) -> [UnixStream; 2] {
+        let port = 1026 + 3 * u32::from(app);
+        let streams = [self.connect(port), self.connect(port + 1)];
+        self.send(ToHost::Started { app });
+        streams
+    }
+
+    /// The monitor's end.
+    fn end(self, exit: Exit) {
+        self.end_with(std::process::ExitStatus::from_raw(i32::from(exit.code()) << 8));
+    }
+
+    fn end_with(self, status: std::process::ExitStatus) {
+        drop(self.control);
+        for role in [Role::Monitor, Role::Worker] {
+            let end = End { status, last_words: Vec::new() };
+            // The watch may be over.
+            let _ = self.events.send(Event::Ended(role, end));
+        }
+    }
+
+    /// Says that it has finished, waits to be let go, and resets the machine.
+    fn finish(mut self) {
+        self.send(ToHost::Finished);
+        assert_eq!(self.receive(), None);
+        self.end(Exit::Reset);
+    }
+
+    /// Waits until the supervisor ends the microVM.
+    fn hung_up(self) {
+        rustix::io::read(&self.monitor, &mut [0; 16]).unwrap();
+        self.end(Exit::HangUp);
+    }
+}
+
+fn app(name: &str, port: u32) -> App {
+    App {
+        name: name.into(),
+        root_share: format!("root-{name}"),
+        root_read_only: false,
+        argv: vec![b"x".to_vec()],
+        environment: Vec::new(),
+        working_directory: b"/".to_vec(),
+        user: "0".into(),
+        group: "0".into(),
+        supplementary_groups: Vec::new(),
+        mounts: Vec::new(),
+        memory: Some(64 << 20),
+        cpu_millis: None,
+        stdio: Stdio::Streams { stdin: Some(port), stdout: port + 1, stderr: port + 2 },
+    }
+}
+
+fn pod(apps: &[&str]) -> Pod {
+    Pod {
+        hostname: "h".into(),
+        share_tag: None,
+        volumes: Vec::new(),
+        apps: apps.iter().zip((1025..).step_by(3)).map(|(name, port)| app(name, port)).collect(),
+    }
+}
+
+/// What came of a run.
+struct Outcome {
+    ending: Ending,
+    status: u8,
+    stdout: String,
+    stderr: String,
+}
+
+impl Outcome {
+    fn trouble(&self) -> &Trouble {
+        match &self.ending {
+            Ending::Trouble(trouble) => trouble,
+            other => panic!("no trouble: {other:?}"),
+        }
+    }
+}
+
+fn limits() -> TimeLimits {
+    TimeLimits {
+        boot: Duration::from_secs(20),
+        setup: Duration::from_secs(20),
+        finish: Duration::from_secs(20),
+        drain: Duration::from_secs(5),
+        end: Duration::from_secs(1),
+        stop: Duration::from_millis(100),
+    }
+}
+
+/// Watches a guest that does as `script` says, with `input` as our standard input.
+fn watch(
+    pod: &Pod,
+    input: &str,
+    limits: TimeLimits,
+    script: impl FnOnce(Script) + Send + 'static,
+) -> Outcome {
+    let (monitor, socket) = control::pair().unwrap();
+    let (sender, receiver) = sync_channel(QUEUE);
+    let guest = Script { monitor, control: None, events: sender.clone() };
+    let guest = thread::spawn(move || script(guest));
+
+    let file = || tempfile::tempfile().unwrap();
+    let mut stdin = file();
+    stdin.write_all(input.as_bytes()).unwrap();
+    stdin.rewind().unwrap();
+    let (mut stdout, mut stderr) = (file(), file());
+    let streams = HostStreams {
+        stdin,
+        stdout: stdout.try_clone().unwrap(),
+        stderr: stderr.try_clone().unwrap(),
+    };
+    let monitor = Monitor::listen(socket, sender.clone()).unwrap();
+    let messages = Messages::new("run", true);
+    let mut watch = Watch::new(pod, &monitor, streams, sender, limits, messages);
+    let ending = watch.run(&receiver);
+    settle(&mut watch, &receiver);
+    let status = watch.status();
+    guest.join().unwrap();
+    Outcome { ending, status, stdout: text(&mut stdout), stderr: text(&mut stderr) }
+}
+
+/// Lets the rest of the output arrive, as after the end of both processes.
+fn settle(watch: &mut Watch<'_>, events: &Receiver<Event>) {
+    watch.settle(events, || ());
+}
+
+fn text(file: &mut File) -> String {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn an_apps_streams_and_status_come_through() {
+    let outcome = watch(&pod(&["a"]), "input", limits(), |mut guest| {
+        let pod = guest.boot();
+        assert_eq!(pod.apps[0].name, "a");
+        let mut stdin = guest.connect(1025);
+        let mut stdout = guest.connect(1026);
+        let mut stderr = guest.connect(1027);
+        guest.send(ToHost::Started { app: 0 });
+        let mut input = String::new();
+        stdin.read_to_string(&mut input).unwrap();
+        write!(stdout, "got {input}").unwrap();
+        write!(stderr, "err").unwrap();
+        drop((stdin, stdout, stderr));
+        guest.exited(0, 7);
+        guest.finish();
+    });
+    assert!(matches!(outcome.ending, Ending::Finished), "{:?}", outcome.ending);
+    assert_eq!(outcome.status, 7);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("got input", "err"));
+}
+
+#[test]
+fn output_that_is_on_its_way_when_the_pod_ends_is_not_lost() {
+    let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
+        guest.boot();
+        let [mut stdout, _] = guest.start(0);
+        guest.exited(0, 0);
+        guest.send(ToHost::Finished);
+        thread::sleep(Duration::from_millis(100));
+        stdout.write_all(&[b'x'; 300_000]).unwrap();
+        drop(stdout);
+        assert_eq!(guest.receive(), None);
+        guest.end(Exit::Reset);
+    });
+    assert_eq!(outcome.stdout.len(), 300_000);
+}
+
+#[test]
+fn a_stream_that_is_never_closed_does_not_hold_up_the_end() {
+    let mut limits = limits();
+    limits.drain = Duration::from_millis(100);
+    let outcome = watch(&pod(&["a"]), "", limits, |mut guest| {
+        guest.boot();
+        let streams = guest.start(0);
+        guest.exited(0, 3);
+        guest.finish();
+        thread::sleep(Duration::from_secs(3));
+        drop(streams);
+    });
+    assert_eq!(outcome.status, 3);
+}
+
+#[test]
+fn the_status_of_several_apps_is_that_of_the_first_that_fails_and_it_ends_the_others() {
+    let outcome = watch(&pod(&["a", "b", "c"]), "", limits(), |mut guest| {
+        guest.boot();
+        for app in 0..3 {
+            drop(guest.start(app));
+        }
+        guest.exited(1, 0);
+        guest.exited(2, 9);
+        assert_eq!(guest.receive(), Some(ToGuest::Signal { app: 0, signal: 15 }));
+        // It does not react.
+        assert_eq!(guest.receive(), Some(ToGuest::Signal { app: 0, signal: 9 }));
+        let status = ExitStatus::Signal(9);
+        guest.send(ToHost::Exited { app: 0, status, out_of_memory: false });
+        guest.finish();
+    });
+    assert_eq!(outcome.status, 9);
+}
+
+#[test]
+fn an_app_that_cannot_be_started_is_a_failure_of_ours() {
+    let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
+        guest.boot();
+        guest.send(ToHost::Failed { app: Some(0), error: Text::new("/bin/x: no such file") });
+        guest.finish();
+    });
+    assert!(matches!(outcome.ending, Ending::Finished), "{:?}", outcome.ending);
+    assert_eq!(outcome.status, 254);
+}
+
+#[test]
+fn an_app_killed_for_memory_has_status_137() {
+    let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
+        guest.boot();
+        drop(guest.start(0));
+        let status = ExitStatus::Signal(9);
+        guest.send(ToHost::Exited { app: 0, status, out_of_memory: true });
+        guest.finish();
+    });
+    assert_eq!(outcome.status, 137);
+}
+
+#[test]
+fn signals_go_to_every_app_that_runs() {
+    let outcome = watch(&pod(&["a", "b", "c"]), "", limits(), |mut guest| {
+        guest.boot();
+        for app in 0..3 {
+            drop(guest.start(app));
+        }
+        guest.exited(1, 0);
+        // What was sent before has been handled when this has been.
+        thread::sleep(Duration::from_millis(200));
+        guest.signal(SIGUSR1);
+        for app in [0, 2] {
+            assert_eq!(guest.receive(), Some(ToGuest::Signal { app, signal: 10 }));
+        }
+        guest.exited(0, 0);
+        guest.exited(2, 0);
+        guest.finish();
+    });
+    assert_eq!(outcome.status, 0);
+}
+
+#[test]
+fn an_interrupt_before_an_app_runs_ends_the_pod() {
+    let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
+        guest.boot();
+        guest.signal(SIGINT);
+        guest.hung_up();
+    });
+    assert!(matches!(outcome.ending, Ending::Signal(SIGINT)), "{:?}", outcome.ending);
+}
+
+#[test]
+fn the_third_interrupt_kills_a_pod_that_does_not_react() {
+    let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
+        guest.boot();
+        drop(guest.start(0));
+        thread::sleep(Duration::from_millis(200));
+        for _ in 0..2 {
+            guest.signal(SIGINT);
+            assert_eq!(guest.receive(), Some(ToGuest::Signal { app: 0, signal: 2 }));
+        }
+        guest.signal(SIGINT);
+        guest.hung_up();
+    });
+    assert!(matches!(outcome.ending, Ending::Signal(SIGINT)), "{:?}", outcome.ending);
+}
+
+#[test]
+fn a_second_termination_kills_a_pod_that_does_not_react() {
+    let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
+        guest.boot();
+        drop(guest.start(0));
+        thread::sleep(Duration::from_millis(200));
+        guest.signal(SIGTERM);
+        assert_eq!(guest.receive(), Some(ToGuest::Signal { app: 0, signal: 15 }));
+        thread::sleep(Duration::from_millis(1100));
+        guest.signal(SIGTERM);
+        guest.hung_up();
+    });
+    assert!(matches!(outcome.ending, Ending::Signal(SIGTERM)), "{:?}", outcome.ending);
+}
+
+#[test]
+fn how_the_microvm_ended_is_told() {
+    for (exit, expected) in [
+        (Exit::Panic, "the guest kernel panicked"),
+        (Exit::TripleFault, "the guest caused a triple fault"),
+        (Exit::Reset, "the guest reset the machine before the pod had ended"),
+    ] {
+        for boots in [false, true] {
+            let outcome = watch(&pod(&["a"]), "", limits(), move |mut guest| {
+                if boots {
+                    guest.boot();
+                    drop(guest.start(0));
+                }
+                guest.end(exit);
+            });
+            assert_eq!(outcome.trouble().to_string(), expected, "{boots}");
+        }
+    }
+    let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
+        guest.boot();
+        guest.end_with(std::process::ExitStatus::from_raw(11));
+    });
+    let trouble = outcome.trouble().to_string();
+    assert!(trouble.starts_with("the monitor sandbox-vmm crashed: signal: 11"), "{trouble}");
+}
+
+#[test]
+fn the_end_of_the_worker_is_told_whichever_end_is_seen_first() {
+    for worker_first in [false, true] {
+        let outcome = watch(&pod(&["a"]), "", limits(), move |mut guest| {
+            guest.boot();
+            drop(guest.start(0));
+            let end = End { status: std::process::ExitStatus::from_raw(9), last_words: Vec::new() };
+            if worker_first {
+                guest.events.send(Event::Ended(Role::Worker, end)).unwrap();
+            }
+            guest.end(Exit::WorkerGone);
+        });
+        let trouble = outcome.trouble().to_string();
+        let expected =
+            if worker_first { "sandbox-fs ended while" } else { "the virtio-fs worker ended" };
+        assert!(trouble.contains(expected), "{trouble}");
+    }
+}
+
+#[test]
+fn a_silent_guest_is_given_up() {
+    let short = Duration::from_millis(100);
+    let base = limits();
+    type Scripted = fn(&mut Script);
+    let cases: [(TimeLimits, Scripted, &str); 4] = [
+        (TimeLimits { boot: short, ..base }, |_| (), "did not start within"),
+        (
+            TimeLimits { boot: short, ..base },
+            |guest| {
+                guest.control();
+            },
+            "did not start within",
+        ),
+        (
+            TimeLimits { setup: short, ..base },
+            |guest| {
+                guest.boot();
+            },
+            "did not start the apps",
+        ),
+        (
+            TimeLimits { finish: short, ..base },
+            |guest| {
+                guest.boot();
+                drop(guest.start(0));
+                guest.exited(0, 0);
+            },
+            "did not finish",
+        ),
+    ];
+    for (limits, script, expected) in cases {
+        let outcome = watch(&pod(&["a"]), "", limits, move |mut guest| {
+            script(&mut guest);
+            guest.hung_up();
+        });
+        let trouble = outcome.trouble().to_string();
+        assert!(trouble.contains(expected), "{trouble}");
+    }
+}
+
+#[test]
+fn a_guest_that_breaks_the_protocol_is_ended() {
+    type Scripted = fn(&mut Script);
+    let cases: [(Scripted, &str); 5] = [
+        (
+            |guest| guest.send(ToHost::Hello { version: 99, kernel: Text::new("") }),
+            "version 99 of the protocol",
+        ),
+        (|guest| guest.send(ToHost::Started { app: 0 }), "did not begin with"),
+        (
+            |guest| {
+                guest.boot();
+                guest.send(ToHost::Started { app: 9 });
+            },
+            "about app 9",
+        ),
+        (
+            |guest| {
+                let length = (MAX_TO_HOST + 1).to_le_bytes();
+                guest.control().write_all(&length).unwrap();
+            },
+            "at most 4096 are accepted",
+        ),
+        (
+            |guest| guest.control().write_all(&[4, 0, 0, 0, 255, 255, 255, 255]).unwrap(),
+            "malformed",
+        ),
+    ];
+    for (script, expected) in cases {
+        let outcome = watch(&pod(&["a"]), "", limits(), move |mut guest| {
+            script(&mut guest);
+            guest.hung_up();
+        });
+        let trouble = outcome.trouble().to_string();
+        assert!(trouble.contains(expected), "{trouble}");
+    }
+}
+
+#[test]
+fn a_flood_of_log_lines_and_connections_is_survived() {
+    let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
+        guest.boot();
+        for port in 0..2000 {
+            let mut refused = guest.connect(port % 1020);
+            if port % 500 == 0 {
+                assert_eq!(refused.read(&mut [0]).unwrap(), 0);
+            }
+        }
+        for _ in 0..2000 {
+            let text = Text::new("\x1b[2J");
+            guest.send(ToHost::Log { level: Level::Info, text });
+        }
+        drop(guest.start(0));
+        guest.exited(0, 0);
+        guest.finish();
+    });
+    assert!(matches!(outcome.ending, Ending::Finished), "{:?}", outcome.ending);
+}
+
+#[test]
+fn a_second_connection_to_a_port_is_closed() {
+    let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
+        guest.boot();
+        let [mut stdout, _] = guest.start(0);
+        for port in [1026, CONTROL_PORT] {
+            assert_eq!(guest.connect(port).read(&mut [0]).unwrap(), 0);
+        }
+        write!(stdout, "still here").unwrap();
+        drop(stdout);
+        guest.exited(0, 0);
+        guest.finish();
+    });
+    assert_eq!(outcome.stdout, "still here");
+}
+
+#[test]
+fn a_guest_that_does_not_read_holds_up_nobody() {
+    let start = Instant::now();
+    let mut pod = pod(&["a"]);
+    // More than fits the socket.
+    pod.apps[0].environment = vec![vec![b'x'; 2 << 20]];
+    let outcome = watch(&pod, "", limits(), |mut guest| {
+        guest.send(ToHost::Hello { version: VERSION, kernel: Text::new("6.12") });
+        drop(guest.start(0));
+        thread::sleep(Duration::from_millis(200));
+        for _ in 0..100 {
+            guest.signal(SIGUSR1);
+        }
+        guest.send(ToHost::Exited { app: 0, status: ExitStatus::Code(4), out_of_memory: false });
+        guest.send(ToHost::Finished);
+        thread::sleep(Duration::from_millis(200));
+        guest.end(Exit::Reset);
+    });
+    assert_eq!(outcome.status, 4);
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn output_that_nobody_reads_any_more_breaks_the_apps_pipe() {
+    let (monitor, socket) = control::pair().unwrap();
+    let (sender, receiver) = sync_channel(QUEUE);
+    let mut guest = Script { monitor, control: None, events: sender.clone() };
+    let guest = thread::spawn(move || {
+        guest.boot();
+        let [mut stdout, _] = guest.start(0);
+        while stdout.write_all(b"y\n").is_ok() {}
+        guest.send(ToHost::Exited { app: 0, status: ExitStatus::Signal(13), out_of_memory: false });
+        guest.finish();
+    });
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let writer = File::from(OwnedFd::from(writer));
+    let streams = HostStreams {
+        stdin: tempfile::tempfile().unwrap(),
+        stdout: writer.try_clone().unwrap(),
+        stderr: writer,
+    };
+    let monitor = Monitor::listen(socket, sender.clone()).unwrap();
+    let pod = pod(&["a"]);
+    let messages = Messages::new("run", true);
+    let mut watch = Watch::new(&pod, &monitor, streams, sender, limits(), messages);
+    assert!(matches!(watch.run(&receiver), Ending::Finished));
+    assert_eq!(watch.status(), 128 + 13);
+    guest.join().unwrap();
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure_of_ours() {
+    let outcome = {
+        let (monitor, socket) = control::pair().unwrap();
+        let (sender, receiver) = sync_channel(QUEUE);
+        let mut guest = Script { monitor, control: None, events: sender.clone() };
+        let guest = thread::spawn(move || {
+            guest.boot();
+            let [mut stdout, _] = guest.start(0);
+            write!(stdout, "lost").unwrap();
+            drop(stdout);
+            guest.exited(0, 0);
+            guest.finish();
+        });
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let streams = HostStreams {
+            stdin: tempfile::tempfile().unwrap(),
+            stdout: full.try_clone().unwrap(),
+            stderr: full,
+        };
+        let monitor = Monitor::listen(socket, sender.clone()).unwrap();
+        let pod = pod(&["a"]);
+        let messages = Messages::new("run", true);
+        let mut watch = Watch::new(&pod, &monitor, streams, sender, limits(), messages);
+        let ending = watch.run(&receiver);
+        guest.join().unwrap();
+        (matches!(ending, Ending::Finished), watch.status())
+    };
+    assert_eq!(outcome, (true, 254));
+}
+
+#[test]
+fn a_terminal_is_one_stream_both_ways() {
+    let mut pod = pod(&["a"]);
+    let size = TerminalSize { rows: 24, columns: 80 };
+    pod.apps[0].stdio = Stdio::Terminal { port: 1025, size };
+    let outcome = watch(&pod, "typed", limits(), |mut guest| {
+        guest.boot();
+        let mut terminal = guest.connect(1025);
+        guest.send(ToHost::Started { app: 0 });
+        let mut typed = [0; 5];
+        terminal.read_exact(&mut typed).unwrap();
+        terminal.write_all(&typed).unwrap();
+        drop(terminal);
+        guest.exited(0, 0);
+        guest.finish();
+    });
+    assert_eq!(outcome.stdout, "typed");
+}

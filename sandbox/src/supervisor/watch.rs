@@ -4,17 +4,17 @@ use super::control::{Guest, Monitor};
 use super::event::{Event, Role};
 use super::process::End;
 use super::relay::{self, Output};
-use super::session::{AppEnd, Session, Step, Violation};
+use super::session::{AppEnd, Session, Step};
 use super::signals::Patience;
 use super::terminal::{self, RawMode};
+use super::trouble::{Trouble, exit};
 use crate::message::Messages;
-use sandbox_protocol::{CONTROL_PORT, FrameError, Level, Pod, Stdio, Text, ToGuest, ToHost};
+use sandbox_protocol::{App, CONTROL_PORT, Level, Pod, Stdio, Text, ToGuest, ToHost};
 use sandbox_vmm::exit::Exit;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -72,55 +72,6 @@ pub enum Ending {
     Trouble(Trouble),
 }
 
-/// What went wrong with a pod.
-#[derive(Debug, thiserror::Error)]
-pub enum Trouble {
-    /// No greeting came.
-    #[error("the guest did not start within {} s", .0.as_secs())]
-    Boot(Duration),
-    /// The apps were not started.
-    #[error("the guest did not start the apps within {} s", .0.as_secs())]
-    Setup(Duration),
-    /// The end did not come.
-    #[error(
-        "the guest did not finish within {} s after its apps had ended; what they wrote to volumes \
-         last may be missing", .0.as_secs()
-    )]
-    Finish(Duration),
-    /// See [`Violation`].
-    #[error(transparent)]
-    Violation(#[from] Violation),
-    /// The control connection carried something else than messages.
-    #[error("the guest's control connection: {0}")]
-    Frame(#[from] FrameError),
-    /// The control connection ended.
-    #[error("the guest closed its control connection before the pod had ended")]
-    Silent,
-    /// The guest could not set the pod up.
-    #[error("{0}")]
-    Pod(Text),
-    /// The monitor ended.
-    #[error("{}", monitor_end(.0))]
-    Monitor(End),
-    /// The worker ended, under a running pod.
-    #[error("the file server sandbox-fs ended while the pod was running: {}", .0.status)]
-    Worker(End),
-    /// A thread's or descriptor's worth of resources is missing.
-    #[error("cannot take the guest's connection: {0}")]
-    Connection(io::Error),
-}
-
-fn monitor_end(end: &End) -> String {
-    match end.status.code().and_then(|code| Exit::from_code(u8::try_from(code).ok()?)) {
-        Some(Exit::Reset) => "the guest reset the machine before the pod had ended".into(),
-        Some(exit) => exit.to_string(),
-        None if end.status.signal().is_some() => {
-            format!("the monitor sandbox-vmm crashed: {}", end.status)
-        }
-        None => "the monitor sandbox-vmm failed".into(),
-    }
-}
-
 /// Most lines of the guest's log that are shown.
 const LOG_LINES: usize = 100;
 
@@ -154,6 +105,8 @@ pub struct Watch<'a> {
     connected: Vec<u32>,
     outputs: Vec<Output>,
     outputs_ended: usize,
+    /// Streams that the apps that were started must have connected.
+    outputs_due: usize,
     /// The connection of the terminal, until input goes to it.
     terminal: Option<UnixStream>,
     raw_mode: Option<RawMode>,
@@ -161,8 +114,8 @@ pub struct Watch<'a> {
     log_lines: usize,
     /// The first failing app's exit status.
     status: u8,
-    /// Ends of processes that came so far.
-    pub ended: Vec<Role>,
+    /// Processes that have ended.
+    ended: Vec<Role>,
 }
 
 impl<'a> Watch<'a> {
@@ -185,6 +138,7 @@ impl<'a> Watch<'a> {
             connected: Vec::new(),
             outputs: Vec::new(),
             outputs_ended: 0,
+            outputs_due: 0,
             terminal: None,
             raw_mode: None,
             patience: Patience::default(),
@@ -222,18 +176,33 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Waits until what the apps wrote has been passed on, after the microVM has ended. A reader
-    /// of ours may take its time, unless we get a signal.
-    pub fn flush(&mut self, events: &Receiver<Event>) {
-        let mut idle = Instant::now();
-        while !self.output_ended() {
-            match events.recv_timeout(Duration::from_millis(200)) {
+    /// Waits until the pod's processes have ended, with `kill` for those that don't, and until what
+    /// the apps wrote has been passed on. A reader of ours may take its time, unless we get a
+    /// signal.
+    pub fn settle(&mut self, events: &Receiver<Event>, kill: impl Fn()) {
+        let mut since = Instant::now();
+        let mut killed = false;
+        while self.ended.len() < 2 || !self.output_ended() {
+            match events.recv_timeout(Duration::from_millis(100)) {
+                Ok(Event::Ended(role, _)) => self.ended.push(role),
                 Ok(Event::OutputEnded(result)) => self.count_output(result),
-                Ok(Event::Signal(SIGINT | SIGTERM | SIGHUP | SIGQUIT)) => return,
-                Ok(_) => {}
-                Err(_) if self.is_writing() => idle = Instant::now(),
-                Err(_) if idle.elapsed() > self.limits.end => return,
-                Err(_) => {}
+                // It had been made before the end. Without a thread for it, it is closed.
+                Ok(Event::Connection { port, stream }) => drop(self.connect(port, stream)),
+                Ok(Event::Signal(SIGINT | SIGTERM | SIGHUP | SIGQUIT)) if self.ended.len() == 2 => {
+                    return;
+                }
+                _ => {}
+            }
+            if self.ended.len() == 2 && self.is_writing() {
+                since = Instant::now();
+            }
+            if since.elapsed() > self.limits.end {
+                if killed {
+                    return;
+                }
+                kill();
+                killed = true;
+                since = Instant::now();
             }
         }
     }
@@ -299,8 +268,7 @@ impl<'a> Watch<'a> {
     }
 
     fn monitor_ended(&mut self, end: End) -> Ending {
-        let exit = end.status.code().and_then(|code| Exit::from_code(u8::try_from(code).ok()?));
-        match (std::mem::replace(&mut self.phase, Phase::Resetting), exit) {
+        match (std::mem::replace(&mut self.phase, Phase::Resetting), exit(&end)) {
             (Phase::Draining | Phase::Resetting, Some(Exit::Reset)) => Ending::Finished,
             (Phase::Lost(trouble @ Trouble::Worker(_)), Some(Exit::WorkerGone)) => {
                 Ending::Trouble(trouble)
@@ -357,6 +325,7 @@ impl<'a> Watch<'a> {
             }
             Step::Started { app } => {
                 self.messages.debug(format_args!("app {} runs", self.name(app)));
+                self.outputs_due += self.pod.apps.get(app).map_or(0, outputs);
                 self.open_terminal();
                 self.stop_after_failure();
             }
@@ -485,6 +454,7 @@ impl<'a> Watch<'a> {
                 Stdio::Terminal { port: terminal, .. } if port == terminal => {
                     self.terminal = Some(stream.try_clone()?);
                     self.output(stream, self.streams.stdout.try_clone()?);
+                    self.open_terminal();
                 }
                 Stdio::Streams { stdin: Some(stdin), .. } if port == stdin => {
                     relay::start_input(self.streams.stdin.try_clone()?, stream);
@@ -507,8 +477,12 @@ impl<'a> Watch<'a> {
         self.outputs.push(Output::start(from, to, self.events.clone()));
     }
 
-    /// From now on the terminal is the app's.
+    /// From now on the terminal is the app's, if the app runs and has connected to it. The two
+    /// events come by different ways, in any order.
     fn open_terminal(&mut self) {
+        if self.session.running().next().is_none() {
+            return;
+        }
         let Some(stream) = self.terminal.take() else { return };
         match RawMode::enter() {
             Ok(raw_mode) => self.raw_mode = Some(raw_mode),
@@ -532,8 +506,10 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Whether the apps' output has arrived in full. A guest connects an app's streams before it
+    /// says that the app has started, yet we may hear of that later.
     fn output_ended(&self) -> bool {
-        self.outputs_ended >= self.outputs.len()
+        self.outputs_ended >= self.outputs.len().max(self.outputs_due)
     }
 
     fn is_writing(&self) -> bool {
@@ -553,6 +529,11 @@ impl<'a> Watch<'a> {
     }
 }
 
-fn is_on_terminal(app: &sandbox_protocol::App) -> bool {
+fn is_on_terminal(app: &App) -> bool {
     matches!(app.stdio, Stdio::Terminal { .. })
+}
+
+/// How many streams of output an app has.
+fn outputs(app: &App) -> usize {
+    if is_on_terminal(app) { 1 } else { 2 }
 }
