@@ -191,6 +191,7 @@ impl<'a, R: Read + Seek> TarReader<'a, R> {
             self.skip_to(self.next)?;
             let at = self.position;
             let block = self.block()?;
+            self.next = self.position;
             if block == [0; BLOCK] {
                 if before.long_name.is_some()
                     || before.long_link.is_some()
@@ -291,9 +292,6 @@ impl<'a, R: Read + Seek> TarReader<'a, R> {
             b'6' => EntryKind::Fifo,
             _ => return Err(refused("an unknown type of entry")),
         };
-        if !matches!(entry.kind, EntryKind::File(_)) {
-            self.next = self.position;
-        }
         entry.path = path;
         Ok(entry)
     }
@@ -311,10 +309,11 @@ impl<'a, R: Read + Seek> TarReader<'a, R> {
         }
         let start = self.position;
         let end = start.checked_add(stored).ok_or(TarError::Truncated(self.length))?;
-        self.next = end.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX);
-        if self.next > self.length {
+        let next = end.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX);
+        if next > self.length {
             return Err(TarError::Truncated(self.length).into());
         }
+        self.next = next;
         if extended.sparse.is_used() {
             map = Some(extended.sparse.map(|| {
                 if self.position < end { self.block() } else { Err(TarError::Truncated(end)) }
@@ -383,7 +382,6 @@ impl<'a, R: Read + Seek> TarReader<'a, R> {
         }
         self.archive.read_exact(&mut block)?;
         self.position += BLOCK as u64;
-        self.next = self.position;
         Ok(block)
     }
 
