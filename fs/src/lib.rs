@@ -19,6 +19,7 @@ pub mod confine;
 pub mod device;
 pub mod diagnostics;
 pub mod filter;
+pub mod footprint;
 pub mod guard;
 pub mod share;
 pub mod view;

@@ -17,6 +17,7 @@ use crate::confine::{self, ConfineError};
 use crate::device::{Device, QUEUES};
 use crate::diagnostics;
 use crate::filter::{self, FilterError};
+use crate::footprint;
 use crate::guard::Guard;
 use crate::share::{Share, ShareError};
 use crate::view::{self, View, ViewError};
@@ -115,6 +116,7 @@ impl Options {
 /// [`WorkerError`]: nothing has been served, or the frontend broke the protocol.
 pub fn run(options: &Options) -> Result<(), WorkerError> {
     diagnostics::install();
+    footprint::keep_heap_small();
     let listener = confine::keep_only(options.fd)?;
     let view = view::enter(&options.shares)?;
     let guest_files = confine::limit_resources()?;
@@ -122,6 +124,7 @@ pub fn run(options: &Options) -> Result<(), WorkerError> {
     let files = file_server(view, guest_files).map_err(WorkerError::Server)?;
     let device = Device::new(files).map_err(WorkerError::Protocol)?;
     filter::install()?;
+    footprint::release_start();
     serve(accept(listener)?, device)
 }
 

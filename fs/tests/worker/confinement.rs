@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use virtiofsd::filesystem::{FsOptions, SetattrValid};
 use virtiofsd::fuse::SetattrIn;
 
-use crate::guest::{Guest, ROOT, Reply, Worker};
+use crate::guest::{Guest, ROOT, Reply, Worker, program};
 
 const SECRET: &str = "of the host";
 
@@ -278,7 +278,7 @@ fn inherited_descriptors_are_closed() {
 #[test]
 fn a_socket_that_does_not_listen_is_refused() {
     // Descriptor 3 of the worker is not open at all.
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_sandbox-fs"))
+    let output = std::process::Command::new(program())
         .args(["--fd", "901", "--share", "a=/tmp"])
         .output()
         .unwrap();

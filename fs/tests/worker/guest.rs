@@ -1,6 +1,6 @@
 //! A monitor and a guest in one: vhost-user frontend, virtqueues in a memfd, FUSE requests.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -80,6 +80,11 @@ pub struct Guest {
     _memfd: File,
 }
 
+/// The worker under test: the one just built, or the one that `SANDBOX_FS` names.
+pub fn program() -> OsString {
+    std::env::var_os("SANDBOX_FS").unwrap_or_else(|| env!("CARGO_BIN_EXE_sandbox-fs").into())
+}
+
 /// A started worker, ended when dropped.
 pub struct Worker(Child);
 
@@ -91,7 +96,7 @@ impl Worker {
         let listener = UnixListener::bind(&path).unwrap();
         let stream = UnixStream::connect(&path).unwrap();
         rustix::io::fcntl_setfd(&listener, FdFlags::empty()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox-fs"));
+        let mut command = Command::new(program());
         command.args(["--fd", &listener.as_raw_fd().to_string()]);
         for share in shares {
             command.args(["--share", share]);
