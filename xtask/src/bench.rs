@@ -1,0 +1,32 @@
+//! `cargo xtask bench`: the benchmarks of `tests/`, on the test host that counts instructions, so
+//! that figures hold across machines.
+
+use crate::host::{Host, Streams};
+use crate::programs;
+use crate::step::note;
+use crate::workspace;
+use anyhow::Result;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Where the test host has the program.
+const PROGRAM: &str = "/usr/libexec/sandbox-tests/sandbox-bench";
+
+/// Measure, print a table, and write the figures to target/bench/NAME.json.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The benchmark; without a name all of them.
+    name: Option<OsString>,
+}
+
+/// Runs the benchmark program. It prints a table and leaves `NAME.json` in /mnt/out.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let out = workspace::target()?.join("bench");
+    let programs = vec![programs::benchmark()?];
+    let host = Host { out: Some(out.clone()), icount: true, programs, ..Host::default() };
+    let mut command = vec![PROGRAM.into(), "--out".into(), "/mnt/out".into()];
+    command.extend(arguments.name.clone());
+    let status = host.run(&command, Streams::own())?;
+    note(format!("figures: {}", out.display()));
+    Ok(ExitCode::from(status))
+}

@@ -1,0 +1,83 @@
+//! The product: programs, guest kernel and initramfs as they are installed, in `target/dist`.
+
+use crate::cache;
+use crate::command;
+use crate::initramfs;
+use crate::kernel;
+use crate::packages;
+use crate::workspace;
+use anyhow::{Context, Result};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Linked statically: they run where there is no C library, or where none should be reachable.
+const STATIC: &[&str] = &["guest-init", "sandbox-fs", "sandbox-vmm"];
+
+/// `cargo xtask dist`.
+pub fn run() -> Result<ExitCode> {
+    println!("{}", dist()?.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The directory to install, whether it has been built or not.
+pub fn directory() -> Result<PathBuf> {
+    Ok(workspace::target()?.join("dist"))
+}
+
+/// Builds the product and returns the directory to install: its content goes to /usr.
+pub fn dist() -> Result<PathBuf> {
+    packages::ensure(packages::PRODUCT)?;
+    let target = workspace::target()?;
+    build_static()?;
+    build_dynamic()?;
+
+    // Others may be reading the same directory: every file is replaced in one step.
+    let _lock = cache::lock(&target.join("dist.lock"))?;
+    let dist = directory()?;
+    let (bin, libexec) = (dist.join("bin"), dist.join("libexec/sandbox"));
+    let library = dist.join("lib/sandbox");
+    for directory in [&bin, &libexec, &library] {
+        fs::create_dir_all(directory)?;
+    }
+    let linked = target.join(workspace::PLATFORM).join("release");
+    install(&target.join("release/sandbox"), &bin.join("sandbox"))?;
+    for name in ["sandbox-fs", "sandbox-vmm"] {
+        install(&linked.join(name), &libexec.join(name))?;
+    }
+    if !bin.join("rkt").is_symlink() {
+        symlink("sandbox", bin.join("rkt"))?;
+    }
+    let initramfs = initramfs::archive(&fs::read(linked.join("guest-init"))?)?;
+    replace(&library.join("initramfs"), |path| Ok(fs::write(path, initramfs)?))?;
+    kernel::install(&library)?;
+    Ok(dist)
+}
+
+fn build_static() -> Result<()> {
+    let mut cargo = workspace::cargo("build");
+    cargo.args(["--quiet", "--release", "--target", workspace::PLATFORM]);
+    cargo.args(STATIC.iter().flat_map(|name| ["--package", name]));
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command::run(&mut cargo)
+}
+
+fn build_dynamic() -> Result<()> {
+    command::run(workspace::cargo("build").args(["--quiet", "--release", "--package", "sandbox"]))
+}
+
+/// A program, without what a debugger wants.
+fn install(from: &Path, to: &Path) -> Result<()> {
+    replace(to, |path| {
+        fs::copy(from, path).with_context(|| from.display().to_string())?;
+        Ok(fs::set_permissions(path, Permissions::from_mode(0o755))?)
+    })
+}
+
+/// Writes a new file and puts it in the place of the old one.
+fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let new = path.with_extension("new");
+    write(&new)?;
+    Ok(fs::rename(&new, path)?)
+}

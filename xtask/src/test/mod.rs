@@ -1,0 +1,105 @@
+//! `cargo xtask test`: the suites, and the counts at the end.
+
+mod counts;
+mod end_to_end;
+mod fuzz;
+
+use crate::command;
+use crate::packages;
+use crate::step::step;
+use crate::workspace;
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use counts::{Counter, Counts};
+use std::process::{ExitCode, Stdio};
+
+/// Run the tests. The last line has the counts.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The suite; without one all of them, in this order.
+    suite: Option<Suite>,
+    /// For the test programs: a part of tests' names, libtest's options.
+    #[arg(last = true, requires = "suite", value_name = "ARGUMENTS")]
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// rustfmt and clippy.
+    Style,
+    /// Unit and property tests, and what else needs no test host.
+    Unit,
+    /// Every fuzz target, for a fixed number of runs.
+    Fuzz,
+    /// End-to-end tests, on the test host.
+    E2e,
+}
+
+/// `cargo xtask test`.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let suites = match &arguments.suite {
+        Some(suite) => std::slice::from_ref(suite),
+        None => Suite::value_variants(),
+    };
+    let mut counts = Counts::default();
+    for suite in suites {
+        counts += suite.run(&arguments.arguments)?;
+    }
+    println!("{counts}");
+    Ok(ExitCode::from(u8::from(counts.failed > 0)))
+}
+
+impl Suite {
+    fn run(self, arguments: &[String]) -> Result<Counts> {
+        match self {
+            Suite::Style => style(),
+            Suite::Unit => unit(arguments),
+            Suite::Fuzz => fuzz::run(arguments),
+            Suite::E2e => end_to_end::run(arguments),
+        }
+    }
+}
+
+/// Each tool counts as one test.
+fn style() -> Result<Counts> {
+    for (tool, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if command::output(workspace::cargo(tool).arg("--version")).is_err() {
+            step(format!("installing {component}"), || {
+                let mut rustup = std::process::Command::new("rustup");
+                command::watched(rustup.args(["component", "add", component]))
+            })?;
+        }
+    }
+    let mut format = workspace::cargo("fmt");
+    format.args(["--all", "--", "--check"]);
+    let mut clippy = workspace::cargo("clippy");
+    clippy.args(["--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
+    let mut counts = Counts::default();
+    for command in [&mut format, &mut clippy] {
+        eprintln!("==> {}", command::line(command));
+        counts += Counts::of(command.status()?.success());
+    }
+    Ok(counts)
+}
+
+/// `cargo test` of the workspace's default members.
+fn unit(arguments: &[String]) -> Result<Counts> {
+    packages::ensure(packages::PRODUCT)?;
+    let mut cargo = workspace::cargo("test");
+    cargo.args(["--quiet", "--no-fail-fast", "--"]).args(arguments).stdout(Stdio::piped());
+    eprintln!("==> {}", command::line(&cargo));
+    let mut child = cargo.spawn()?;
+    let mut counter = Counter::new(Box::new(std::io::stdout()));
+    if let Some(mut output) = child.stdout.take() {
+        std::io::copy(&mut output, &mut counter)?;
+    }
+    let mut counts = counter.counts();
+    if !child.wait()?.success() && counts.failed == 0 {
+        // It didn't compile, or a test program died without a word.
+        counts.failed = 1;
+    }
+    if counts == Counts::default() {
+        bail!("no unit test ran");
+    }
+    Ok(counts)
+}
