@@ -153,7 +153,7 @@ impl Device {
     /// queue has descriptors, so that a guest can't keep us from the frontend.
     ///
     /// # Errors
-    /// The kick descriptor can't be read.
+    /// The kick descriptor is none.
     pub fn process(&mut self, index: usize, kicked: bool) -> io::Result<bool> {
         let Self { server, files, rings, memory, .. } = self;
         let (Some(ring), Some(memory)) = (rings.get_mut(index), memory.as_ref()) else {
@@ -161,8 +161,11 @@ impl Device {
         };
         if kicked && let Some(mut kick) = ring.kick.as_ref() {
             match kick.read(&mut [0; 8]) {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                _ => {}
+                Ok(8) => {}
+                // Readable for ever without an event: not an event descriptor.
+                Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
         }
         if !ring.runs() {

@@ -56,6 +56,9 @@ pub enum WorkerError {
     /// Waiting for the frontend or the guest failed.
     #[error("cannot wait for requests")]
     Wait(#[source] io::Error),
+    /// The frontend passed a descriptor that is no event descriptor.
+    #[error("cannot read the kick descriptor of queue {0}")]
+    Kick(usize, #[source] io::Error),
     /// The frontend broke the vhost-user protocol.
     #[error("the frontend sent a wrong vhost-user message: {0}")]
     Protocol(VhostUserError),
@@ -187,7 +190,9 @@ fn serve(frontend: UnixStream, device: Device) -> Result<(), WorkerError> {
         for (index, more) in pending.iter_mut().enumerate() {
             let kicked = ready.kicked[index];
             if kicked || *more {
-                *more = lock(&device).process(index, kicked).map_err(WorkerError::Wait)?;
+                *more = lock(&device)
+                    .process(index, kicked)
+                    .map_err(|error| WorkerError::Kick(index, error))?;
             }
         }
     }
@@ -222,11 +227,15 @@ fn wait(
     let timeout = pending.contains(&true).then_some(&now);
     retry(|| poll(&mut descriptors, timeout)).map_err(|error| WorkerError::Wait(error.into()))?;
 
-    let [message, kicks @ ..] = descriptors.map(|descriptor| descriptor.revents());
+    let [message, first, second] = descriptors.map(|descriptor| descriptor.revents());
+    let broken = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    // Reading from a broken kick descriptor tells what is wrong with it.
+    let kicked =
+        |watched: bool, events: PollFlags| watched && events.intersects(PollFlags::IN | broken);
     Ok(Ready {
         message: message.contains(PollFlags::IN),
-        hung_up: message.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL),
-        kicked: kicks.map(|events| events.contains(PollFlags::IN)),
+        hung_up: message.intersects(broken),
+        kicked: [kicked(kicks[0].is_some(), first), kicked(kicks[1].is_some(), second)],
     })
 }
 

@@ -3,14 +3,16 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::os::fd::AsRawFd;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use virtiofsd::fuse::InHeader;
 use vm_memory::ByteValued;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::guest::{
-    DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, Guest, HIGH_PRIORITY, REQUESTS, join,
+    DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, Guest, HIGH_PRIORITY, REQUESTS, Worker, join,
 };
 
 const AT: u64 = 0x10_0000;
@@ -147,4 +149,55 @@ fn a_flood_of_malformed_requests_leaves_a_bounded_log() {
     assert_eq!(status.code(), Some(0));
     assert!(log.lines().count() <= 65, "{} lines", log.lines().count());
     assert!(log.ends_with("further messages are not shown\n"));
+}
+
+/// A monitor that the guest has broken into says anything it likes.
+#[test]
+fn no_vhost_user_message_makes_the_worker_crash_or_stay_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let share = format!("share={}", folder.path().display());
+    let memfd = rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&memfd, 1 << 20).unwrap();
+    let memfd = std::fs::File::from(memfd);
+
+    let number = prop_oneof![
+        0u64..4,
+        Just(0x1000),
+        Just(1 << 20),
+        Just(u64::MAX),
+        Just(u64::MAX - 0xfff),
+        any::<u64>()
+    ];
+    let message = (
+        0u32..50,
+        prop_oneof![4 => Just(1u32), 1 => Just(9), 1 => any::<u32>()],
+        proptest::collection::vec(number, 0..8),
+        // The length in the header need not be that of what follows.
+        prop_oneof![6 => Just(0i32), 1 => -8i32..8, 1 => any::<i32>()],
+        0usize..3,
+    );
+    let mut runner = TestRunner::new(Config { cases: 100, ..Config::default() });
+    runner
+        .run(&proptest::collection::vec(message, 1..12), |messages| {
+            let (mut worker, stream) = Worker::start(std::slice::from_ref(&share));
+            for (code, flags, words, lie, files) in &messages {
+                let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                // SET_MEM_TABLE and the like begin with a count of their own.
+                if let Some(count) = bytes.first_mut().filter(|_| *files > 0) {
+                    *count = u8::try_from(*files).unwrap();
+                }
+                let length = (bytes.len() as i32).wrapping_add(*lie) as u32;
+                let header = [*code, *flags, length].map(u32::to_le_bytes).concat();
+                let fds = vec![memfd.as_raw_fd(); *files];
+                // Fails once the worker has had enough.
+                let _ = stream.send_with_fds(&[&header[..]], &fds);
+                let _ = stream.send_with_fds(&[&bytes[..]], &[]);
+            }
+            drop(stream);
+            let (status, message) = worker.wait();
+            prop_assert!(matches!(status.code(), Some(0 | 1)), "{status}: {message}");
+            prop_assert!(message.lines().count() <= 1, "{message}");
+            Ok(())
+        })
+        .unwrap();
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::FdFlags;
-use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::message::VhostUserVirtioFeatures;
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtiofsd::filesystem::FsOptions;
@@ -27,6 +27,12 @@ use vm_memory::{
 };
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+/// What the FUSE client of Linux 6.12 offers, as far as it matters here.
+pub const LINUX: FsOptions = FsOptions::SUBMOUNTS
+    .union(FsOptions::HANDLE_KILLPRIV_V2)
+    .union(FsOptions::CREATE_SUPP_GROUP)
+    .union(FsOptions::AUTO_INVAL_DATA);
+
 pub const ROOT: u64 = 1;
 pub const REQUESTS: usize = 1;
 pub const HIGH_PRIORITY: usize = 0;
@@ -38,6 +44,8 @@ const USED: u64 = 0x8000;
 const REQUEST: u64 = 0x10_0000;
 const REPLY: u64 = 0x40_0000;
 const REPLY_MAX: u32 = (1 << 20) + 4096;
+/// VIRTIO_F_VERSION_1, VIRTIO_RING_F_INDIRECT_DESC, and the vhost-user protocol features.
+const FEATURES: u64 = (1 << 32) | (1 << 28) | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const DESC_NEXT: u16 = 1;
@@ -142,12 +150,7 @@ impl Guest {
     /// Starts a worker for `shares`, connects, and mounts.
     pub fn mount(shares: &[String]) -> Self {
         let mut guest = Self::connect(shares);
-        // What Linux 6.12 offers, as far as it matters here.
-        let linux = FsOptions::SUBMOUNTS
-            | FsOptions::HANDLE_KILLPRIV_V2
-            | FsOptions::CREATE_SUPP_GROUP
-            | FsOptions::AUTO_INVAL_DATA;
-        guest.init(linux).unwrap();
+        guest.init(LINUX).unwrap();
         guest
     }
 
@@ -174,16 +177,10 @@ impl Guest {
         let mut frontend = Frontend::from_stream(stream, 2);
         frontend.set_owner().unwrap();
         let features = frontend.get_features().unwrap();
-        let wanted = (1 << 32) | (1 << 28) | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        assert_eq!(features & wanted, wanted);
+        assert_eq!(features & FEATURES, FEATURES);
         let protocol = frontend.get_protocol_features().unwrap();
-        frontend
-            .set_protocol_features(
-                protocol & (VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK),
-            )
-            .unwrap();
+        frontend.set_protocol_features(protocol).unwrap();
         assert_eq!(frontend.get_queue_num().unwrap(), 2);
-        frontend.set_features(wanted).unwrap();
         frontend
             .set_mem_table(&[VhostUserMemoryRegionInfo {
                 guest_phys_addr: 0,
@@ -200,28 +197,10 @@ impl Guest {
             kick: EventFd::new(EFD_NONBLOCK).unwrap(),
             call: EventFd::new(EFD_NONBLOCK).unwrap(),
         });
-        for (index, queue) in queues.iter().enumerate() {
-            frontend.set_vring_num(index, QUEUE_SIZE).unwrap();
-            frontend
-                .set_vring_addr(
-                    index,
-                    &VringConfigData {
-                        queue_max_size: QUEUE_SIZE,
-                        queue_size: QUEUE_SIZE,
-                        flags: 0,
-                        desc_table_addr: host + queue.base,
-                        used_ring_addr: host + queue.base + USED,
-                        avail_ring_addr: host + queue.base + AVAIL,
-                        log_addr: None,
-                    },
-                )
-                .unwrap();
-            frontend.set_vring_base(index, 0).unwrap();
-            frontend.set_vring_call(index, &queue.call).unwrap();
-            frontend.set_vring_kick(index, &queue.kick).unwrap();
-            frontend.set_vring_enable(index, true).unwrap();
-        }
-        Self { worker, memory, queues, uid: 0, gid: 0, unique: 0, frontend, _memfd: memfd }
+        let mut guest =
+            Self { worker, memory, queues, uid: 0, gid: 0, unique: 0, frontend, _memfd: memfd };
+        guest.set_up();
+        guest
     }
 
     /// Hangs up and returns how the worker ended.
@@ -229,6 +208,41 @@ impl Guest {
         let Self { mut worker, frontend, .. } = self;
         drop(frontend);
         worker.wait()
+    }
+
+    /// What the driver does at a reset, and sets up again after it.
+    pub fn reset(&mut self) {
+        for index in 0..2 {
+            self.frontend.get_vring_base(index).unwrap();
+        }
+        self.frontend.reset_device().unwrap();
+        self.set_up();
+    }
+
+    fn set_up(&mut self) {
+        self.frontend.set_features(FEATURES).unwrap();
+        let host = self.memory.get_host_address(GuestAddress(0)).unwrap() as u64;
+        for (index, queue) in self.queues.iter_mut().enumerate() {
+            (queue.next_avail, queue.seen_used) = (0, 0);
+            for ring in [AVAIL, USED] {
+                self.memory.write_obj(0u32, GuestAddress(queue.base + ring)).unwrap();
+            }
+            self.frontend.set_vring_num(index, QUEUE_SIZE).unwrap();
+            let addresses = VringConfigData {
+                queue_max_size: QUEUE_SIZE,
+                queue_size: QUEUE_SIZE,
+                flags: 0,
+                desc_table_addr: host + queue.base,
+                used_ring_addr: host + queue.base + USED,
+                avail_ring_addr: host + queue.base + AVAIL,
+                log_addr: None,
+            };
+            self.frontend.set_vring_addr(index, &addresses).unwrap();
+            self.frontend.set_vring_base(index, 0).unwrap();
+            self.frontend.set_vring_call(index, &queue.call).unwrap();
+            self.frontend.set_vring_kick(index, &queue.kick).unwrap();
+            self.frontend.set_vring_enable(index, true).unwrap();
+        }
     }
 
     pub fn write_memory(&self, address: u64, bytes: &[u8]) {

@@ -1,10 +1,13 @@
 //! How a worker starts and ends.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-use crate::guest::{Guest, ROOT, Worker};
+use crate::guest::{Guest, LINUX, ROOT, Worker};
 
 fn failure(shares: &[String]) -> String {
     let (mut worker, _stream) = Worker::start(shares);
@@ -76,6 +79,38 @@ fn a_mount_below_a_share_is_served_and_as_read_only_as_the_share() {
         assert_eq!(guest.names(node).unwrap(), [b"file"]);
         assert_eq!(guest.mkdir(node, format!("by-{name}"), 0o755).map(drop), result);
     }
+}
+
+#[test]
+fn a_reset_forgets_everything_the_guest_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut guest, share) = Guest::of(folder.path());
+    let (file, open) = guest.create(share, "file", libc::O_RDWR, 0o644).unwrap();
+    guest.reset();
+    guest.init(LINUX).unwrap();
+    assert_eq!(guest.getattr(file.nodeid).map(drop), Err(libc::EBADF));
+    assert_eq!(guest.read(file.nodeid, open.fh, 0, 1), Err(libc::EBADF));
+    let share = guest.lookup(ROOT, "share").unwrap().nodeid;
+    assert_eq!(guest.names(share).unwrap(), [b"file"]);
+}
+
+#[test]
+fn without_privileges_the_error_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("sandbox-fs");
+    fs::copy(crate::guest::program(), &program).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = folder.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
+    let output = Command::new(&program)
+        .args(["--fd", &listener.as_raw_fd().to_string(), "--share", "a=/tmp"])
+        .uid(65534)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("run as root (CAP_SYS_ADMIN)"), "{message}");
 }
 
 #[test]
