@@ -42,6 +42,7 @@ impl Host for Machine {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "constants and sizes of small structures")]
 fn connect_vsock(port: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: no memory is passed.
     let raw = unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };

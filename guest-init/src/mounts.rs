@@ -98,7 +98,11 @@ pub(crate) fn new_bind(source: impl AsFd, attributes: MountAttrFlags) -> Result<
         | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(source, "", flags).tried("making a bind mount")?;
-    set_attributes(&tree, attributes, AtFlags::from_bits_retain(libc::AT_RECURSIVE.cast_unsigned()))?;
+    set_attributes(
+        &tree,
+        attributes,
+        AtFlags::from_bits_retain(libc::AT_RECURSIVE.cast_unsigned()),
+    )?;
     Ok(tree)
 }
 

@@ -10,9 +10,9 @@ pub(crate) fn loopback_up() -> Result<(), Error> {
     set_up().tried("bringing the loopback interface up")
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "the flags are two low bits")]
 fn set_up() -> Result<(), Errno> {
-    let socket =
-        socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: an ifreq is plain bytes and numbers, for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l'.cast_signed();

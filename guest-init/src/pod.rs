@@ -8,7 +8,7 @@ use crate::relay::Side;
 use crate::{cgroup, mounts, network};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, chmod, chown, open};
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Uid, umask};
 use sandbox_protocol::{
     CONTROL_PORT, Level, Pod, Text, ToGuest, ToHost, VERSION, VolumeSource, read_to_guest,
     write_to_host,
@@ -28,6 +28,8 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// The host cannot be reached, or does not describe a pod. What goes wrong later the host is told.
 pub fn run(host: &dyn Host) -> Result<(), Error> {
     block_signals();
+    // What is made gets the permissions that are asked for.
+    umask(Mode::empty());
     let mut control = File::from(host.connect(CONTROL_PORT)?);
     let kernel = Text::new(rustix::system::uname().release().to_bytes());
     write_to_host(&mut control, &ToHost::Hello { version: VERSION, kernel })?;
@@ -160,9 +162,11 @@ impl Session<'_> {
             let process =
                 app.process().map(|app| (Source::Process(index), app.as_fd(), PollFlags::IN));
             watched.extend(report.into_iter().chain(process));
-            watched.extend(app.streams.interests().map(|(stream, side, fd, flags)| {
-                (Source::Stream(index, stream, side), fd, flags)
-            }));
+            watched.extend(
+                app.streams.interests().map(|(stream, side, fd, flags)| {
+                    (Source::Stream(index, stream, side), fd, flags)
+                }),
+            );
         }
         let mut fds: Vec<_> =
             watched.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
@@ -280,7 +284,8 @@ impl Session<'_> {
             );
             wait(&mut fds, until);
             let events: Vec<_> = fds.iter().map(PollFd::revents).collect();
-            let closed = streams.into_iter().zip(&events[1..]).filter(|(_, found)| !found.is_empty());
+            let closed =
+                streams.into_iter().zip(&events[1..]).filter(|(_, found)| !found.is_empty());
             closed.for_each(|(relay, _)| relay.close());
             let hung_up = !events[0].is_empty() && self.obey().is_err();
             if hung_up || until.is_some_and(|time| time <= Instant::now()) {

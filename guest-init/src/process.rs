@@ -10,8 +10,8 @@
 
 use crate::error::{Error, Tried, checked};
 use rustix::process::{
-    DumpableBehavior, Signal, WaitId, WaitIdOptions, pidfd_send_signal,
-    set_dumpable_behavior, waitid,
+    DumpableBehavior, Signal, WaitId, WaitIdOptions, WaitOptions, pidfd_send_signal,
+    set_dumpable_behavior, wait, waitid,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags, set_capabilities, set_name};
 use sandbox_protocol::ExitStatus;
@@ -60,8 +60,9 @@ impl Namespace {
 
     /// Kills all that is left in the namespace, and waits until it is gone.
     pub(crate) fn kill(self) {
-        let _ = self.init.kill();
-        let _ = self.init.wait();
+        let _ = pidfd_send_signal(&self.init.pidfd, Signal::KILL);
+        // Its PID 1 ends after all others, of which this process has to reap its own children.
+        while wait(WaitOptions::empty()).is_ok() {}
     }
 }
 
@@ -95,7 +96,7 @@ pub(crate) fn fork(cgroup: Option<BorrowedFd<'_>>) -> Result<Option<Process>, Er
     if let Some(cgroup) = cgroup {
         // Born there: moving a process later waits for a grace period of the whole kernel.
         request.flags |= CLONE_INTO_CGROUP;
-        request.cgroup = cgroup.as_raw_fd() as u64;
+        request.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
     }
     // SAFETY: without CLONE_VM this is fork(2): the child goes on with a copy of the memory. This
     // process has one thread, so no lock is held by a thread that the copy does not have.
@@ -118,10 +119,6 @@ impl Process {
             let signal = unsafe { Signal::from_raw_unchecked(number.into()) };
             let _ = pidfd_send_signal(&self.pidfd, signal);
         }
-    }
-
-    fn kill(&self) -> rustix::io::Result<()> {
-        pidfd_send_signal(&self.pidfd, Signal::KILL)
     }
 
     /// Waits for the end of the process; its descriptor is readable when this does not block.

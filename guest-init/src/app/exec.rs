@@ -4,7 +4,7 @@ use super::user::Identity;
 use crate::error::{Error, Tried, checked};
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
+use rustix::process::{Gid, Uid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
     set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -29,10 +29,6 @@ const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::AUDIT_WRITE
     .union(CapabilitySet::SETPCAP)
     .union(CapabilitySet::SETFCAP)
     .union(CapabilitySet::SYS_CHROOT);
-
-/// Open files of a process: what programs that use select(2) survive, and what they may raise it
-/// to; the same figures as on a host that runs systemd.
-const OPEN_FILES: Rlimit = Rlimit { current: Some(1024), maximum: Some(524_288) };
 
 /// A program with its arguments and environment, as execve(2) takes them.
 #[derive(Debug)]
@@ -99,9 +95,9 @@ impl Program {
     }
 
     fn variable(&self, name: &str) -> Option<&[u8]> {
-        self.environment.iter().find_map(|entry| {
-            entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")
-        })
+        self.environment
+            .iter()
+            .find_map(|entry| entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     }
 }
 
@@ -155,11 +151,6 @@ fn explain(file: &CStr, found: Errno) -> Error {
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
-}
-
-/// Sets the limits that apps start with.
-pub(crate) fn set_limits() -> Result<(), Error> {
-    setrlimit(Resource::Nofile, OPEN_FILES).tried("setting the limit of open files")
 }
 
 /// Sets what a new program expects: no signal is blocked or ignored, files are made with the usual

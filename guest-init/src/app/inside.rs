@@ -119,3 +119,7 @@ pub(crate) fn is_kernels(file: impl AsFd) -> Result<bool, Error> {
 
 /// `SYSFS_MAGIC` of linux/magic.h.
 const SYSFS_MAGIC: libc::c_long = 0x6265_6572;
+
+#[cfg(test)]
+#[path = "inside_tests.rs"]
+mod tests;

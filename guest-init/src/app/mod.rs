@@ -100,11 +100,9 @@ fn try_to_become_app(
     root::enter(pod, index, app, terminals)?;
     let root = rustix::fs::open("/", rustix::fs::OFlags::PATH, Mode::empty())
         .tried("opening the root of the app")?;
-    let identity =
-        user::resolve(root.as_fd(), &app.user, &app.group, &app.supplementary_groups)?;
+    let identity = user::resolve(root.as_fd(), &app.user, &app.group, &app.supplementary_groups)?;
     program.set_default("HOME", identity.home.as_deref().unwrap_or(b"/"));
     ends.install(identity.uid)?;
-    exec::set_limits()?;
     exec::drop_privileges(&identity)?;
     exec::reset_process();
     Ok(program)

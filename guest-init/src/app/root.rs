@@ -185,12 +185,7 @@ fn null_device(root: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
         .tried("opening /dev/null")
 }
 
-fn mount_dev(
-    root: BorrowedFd<'_>,
-    own: &str,
-    app: &App,
-    terminals: OwnedFd,
-) -> Result<(), Error> {
+fn mount_dev(root: BorrowedFd<'_>, own: &str, app: &App, terminals: OwnedFd) -> Result<(), Error> {
     let (dev, nodes) = (format!("{own}/dev"), format!("{own}/nodes"));
     directory(&dev, 0o755)?;
     directory(&nodes, 0o755)?;
@@ -243,12 +238,7 @@ fn write_names(root: BorrowedFd<'_>, hostname: &str) -> Result<(), Error> {
     }
 }
 
-fn write_file(
-    root: BorrowedFd<'_>,
-    path: &str,
-    content: &str,
-    replace: bool,
-) -> Result<(), Error> {
+fn write_file(root: BorrowedFd<'_>, path: &str, content: &str, replace: bool) -> Result<(), Error> {
     // Whatever else than a file an image has there, it is left alone and must not hold us up.
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = match inside::open(root, path.as_bytes(), flags) {

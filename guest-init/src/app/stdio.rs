@@ -39,7 +39,11 @@ struct Terminal {
 pub(crate) enum Ends {
     Terminal(OwnedFd),
     /// Standard input is `/dev/null` where there is none.
-    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    Pipes {
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
 }
 
 /// Which of an app's relays.
