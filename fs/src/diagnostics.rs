@@ -52,8 +52,9 @@ impl Log for Diagnostics {
 
 /// Writes `sandbox-fs: MESSAGE`, made safe for a terminal, as one line to standard error.
 pub fn write_line(message: &str) {
-    // Nobody is left to tell when standard error is gone.
-    let _ = writeln!(std::io::stderr(), "sandbox-fs: {}", printable(message));
+    let line = format!("sandbox-fs: {}\n", printable(message));
+    // In one piece, among the lines of others. Nobody is left to tell when standard error is gone.
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 fn printable(message: &str) -> String {
