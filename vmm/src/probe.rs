@@ -17,9 +17,9 @@ pub struct Speed {
 }
 
 impl Speed {
-    /// Between the slowest virtualisation by hardware that is known (nested in software emulation,
-    /// 10^9) and the fastest emulation (10^7).
-    const HARDWARE: f64 = 1e8;
+    /// Between the slowest virtualisation by hardware that was seen (nested in software emulation
+    /// on a busy machine, 4·10^7) and the fastest emulation (2·10^6).
+    const HARDWARE: f64 = 1e7;
 
     /// Whether this is virtualisation by hardware.
     pub fn is_hardware(self) -> bool {
@@ -45,10 +45,13 @@ pub enum ProbeError {
 }
 
 /// Rounds of the loop that is timed; two instructions each.
-const ROUNDS: u32 = 500_000;
+const ROUNDS: u32 = 100_000;
 
-/// Runs a loop of a million instructions in real mode and times it. Takes less than a second
-/// wherever KVM works at all.
+/// The best of so many runs counts: the machine may be busy.
+const RUNS: usize = 3;
+
+/// Runs a loop of 200,000 instructions in real mode and times it. Takes less than a second wherever
+/// KVM works at all.
 ///
 /// # Errors
 /// See [`ProbeError`].
@@ -76,16 +79,18 @@ pub fn ring0_speed() -> Result<Speed, ProbeError> {
     sregs.cs.base = 0;
     sregs.cs.selector = 0;
     vcpu.set_sregs(&sregs)?;
-    let mut regs = vcpu.get_regs()?;
-    regs.rip = 0x1000;
-    regs.rflags = 2;
-    vcpu.set_regs(&regs)?;
-
-    let start = Instant::now();
-    match vcpu.run()? {
-        VcpuExit::Hlt => {}
-        other => return Err(ProbeError::Exit(format!("{other:?}"))),
+    let mut best = f64::INFINITY;
+    for _ in 0..RUNS {
+        let mut regs = vcpu.get_regs()?;
+        regs.rip = 0x1000;
+        regs.rflags = 2;
+        vcpu.set_regs(&regs)?;
+        let start = Instant::now();
+        match vcpu.run()? {
+            VcpuExit::Hlt => {}
+            other => return Err(ProbeError::Exit(format!("{other:?}"))),
+        }
+        best = best.min(start.elapsed().as_secs_f64());
     }
-    let seconds = start.elapsed().as_secs_f64().max(1e-9);
-    Ok(Speed { instructions_per_second: f64::from(ROUNDS) * 2.0 / seconds })
+    Ok(Speed { instructions_per_second: f64::from(ROUNDS) * 2.0 / best.max(1e-9) })
 }
