@@ -79,6 +79,8 @@ pub(crate) fn new_filesystem(
 ) -> Result<OwnedFd, Error> {
     let make = || -> rustix::io::Result<OwnedFd> {
         let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        // What lists of mounts show.
+        fsconfig_set_string(&context, "source", kind)?;
         for (key, value) in options {
             match *value {
                 "" => fsconfig_set_flag(&context, *key)?,

@@ -16,7 +16,7 @@ pub enum ToHost {
         /// Index into [`Pod::apps`].
         app: u16,
     },
-    /// An app ended.
+    /// An app ended, and all its output was sent.
     Exited {
         /// Index into [`Pod::apps`].
         app: u16,
@@ -150,9 +150,9 @@ pub struct App {
     /// The program and its arguments; not empty. Without a slash in it the program is looked up
     /// in the `PATH` of `environment`, inside the app's root.
     pub argv: Vec<Vec<u8>>,
-    /// `NAME=VALUE` each.
+    /// `NAME=VALUE` each. `HOME` is added if it is missing: the user's in the image's passwd.
     pub environment: Vec<Vec<u8>>,
-    /// Working directory, absolute.
+    /// Working directory, absolute, made if it is missing.
     pub working_directory: Vec<u8>,
     /// User as name, number, or absolute path of a file whose owner is taken (appc `aci.md`).
     pub user: String,

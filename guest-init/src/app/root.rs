@@ -78,10 +78,9 @@ pub(crate) fn enter(pod: &Pod, index: u16, app: &App, terminals: OwnedFd) -> Res
     directory(&own, 0o755)?;
 
     let root = mount_image(&own, app)?;
+    mount_dev(root.as_fd(), &own, app, terminals)?;
     mount_proc(root.as_fd())?;
     mount_sys(root.as_fd())?;
-    mount_dev(root.as_fd(), &own, app, terminals)?;
-    hide_proc(root.as_fd())?;
     write_names(root.as_fd(), &pod.hostname)?;
     for mount in &app.mounts {
         let volume = pod.volumes.get(usize::from(mount.volume)).ok_or_else(|| {
@@ -137,11 +136,8 @@ fn mount_image(own: &str, app: &App) -> Result<OwnedFd, Error> {
 }
 
 fn mount_proc(root: BorrowedFd<'_>) -> Result<(), Error> {
-    attach(new_filesystem("proc", &[], PLAIN)?, inside::own_directory(root, "proc")?)
-}
-
-fn hide_proc(root: BorrowedFd<'_>) -> Result<(), Error> {
-    let proc = inside::own_directory(root, "proc")?;
+    let proc = new_filesystem("proc", &[], PLAIN)?;
+    attach(&proc, inside::own_directory(root, "proc")?)?;
     for name in READ_ONLY_PROC {
         if let Some(target) = open_if_there(&proc, name)? {
             attach(new_bind(&target, PLAIN | READ_ONLY)?, &target)?;
@@ -165,7 +161,7 @@ fn mount_sys(root: BorrowedFd<'_>) -> Result<(), Error> {
     hide(root, &sys, &HIDDEN_SYS)
 }
 
-/// Covers what is there of `names`: directories by an empty one, files by `/dev/null`.
+/// Covers what is there of `names`: directories by an empty one, files by the app's `/dev/null`.
 fn hide(root: BorrowedFd<'_>, directory: &OwnedFd, names: &[&str]) -> Result<(), Error> {
     let void = open_directory(VOID)?;
     for name in names {
@@ -278,8 +274,17 @@ fn mount_volume(
     if inside::is_kernels(&target)? {
         return Err(Error::Refused("volumes cannot cover parts of /proc or /sys".into()));
     }
+    if is_same(root, &target)? {
+        return Err(Error::Refused("volumes cannot cover the root of the app".into()));
+    }
     let read_only = if mount.read_only { READ_ONLY } else { MountAttrFlags::empty() };
     attach(new_bind(&source, MountAttrFlags::MOUNT_ATTR_NODEV | read_only)?, &target)
+}
+
+fn is_same(one: impl AsFd, other: impl AsFd) -> Result<bool, Error> {
+    let what = "comparing directories";
+    let (one, other) = (fstat(one).tried(what)?, fstat(other).tried(what)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
 /// Where the volume of this index is if it lives in the guest.

@@ -20,7 +20,7 @@ pub const TESTS: &[Test] = tests![
     a_read_only_volume_is_read_only,
     a_file_is_mounted_on_a_file,
     symbolic_links_of_an_image_cannot_lead_a_volume_out,
-    volumes_cannot_cover_what_belongs_to_the_kernel,
+    volumes_cannot_cover_the_root_or_what_belongs_to_the_kernel,
     an_empty_volume_is_shared_by_the_apps_that_mount_it,
     a_working_directory_is_made_if_it_is_missing,
     apps_cannot_leave_their_root,
@@ -237,9 +237,11 @@ fn symbolic_links_of_an_image_cannot_lead_a_volume_out() {
     }
 }
 
-fn volumes_cannot_cover_what_belongs_to_the_kernel() {
+fn volumes_cannot_cover_the_root_or_what_belongs_to_the_kernel() {
     let data = tempfile::tempdir().unwrap();
-    for target in ["/proc", "/proc/sys", "/proc/self/attr", "/sys/kernel", "/x/../proc", "proc"] {
+    for target in
+        ["/", "/proc", "/proc/sys", "/proc/self/attr", "/sys/kernel", "/x/../proc", "proc"]
+    {
         let mut pod = shell("");
         volume(&mut pod, "data", target, false);
         let mut guest = Guest::start(pod, &[("root", Path::new("/")), ("data", data.path())]);
