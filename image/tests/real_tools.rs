@@ -1,4 +1,5 @@
 //! Images made by umoci and skopeo, and umoci's own unpacking as the oracle for ours.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on stops")]
 
 mod common;
 

@@ -89,19 +89,19 @@ impl Tree {
         self.layers += 1;
         let mut archive = TarReader::new(layer, limits)?;
         let mut merge = Merge { tree: self, layer: number, limits, whiteouts: HashSet::new() };
-        let mut has_root = false;
+        let mut parts = AciParts::default();
         while let Some(mut entry) = archive.next_entry()? {
             let path = mem::take(&mut entry.path);
             let merged = match format {
                 LayerFormat::Changeset => merge.entry(&path, entry),
-                LayerFormat::Aci => merge.entry_of_aci(&path, entry, &mut has_root),
+                LayerFormat::Aci => merge.entry_of_aci(&path, entry, &mut parts),
             };
             merged.map_err(|problem| match problem {
                 Problem::Entry(problem) => LayerError::Entry { path: Text::new(&path), problem },
                 Problem::Limit(limit) => limit.into(),
             })?;
         }
-        if format == LayerFormat::Aci && !has_root {
+        if format == LayerFormat::Aci && !parts.rootfs {
             let problem = "an ACI without the directory rootfs";
             return Err(LayerError::Entry { path: Text::new("rootfs"), problem });
         }
@@ -123,6 +123,13 @@ impl Tree {
             directory.entries.insert(name.into(), link);
         }
     }
+}
+
+/// What was found in an ACI.
+#[derive(Default)]
+struct AciParts {
+    manifest: bool,
+    rootfs: bool,
 }
 
 /// Merging one layer.
@@ -168,20 +175,24 @@ impl Merge<'_> {
         &mut self,
         path: &[u8],
         entry: Entry,
-        has_root: &mut bool,
+        parts: &mut AciParts,
     ) -> Result<(), Problem> {
         let components = components(path, self.limits)?;
         self.count(&components, &entry)?;
         match components.as_slice() {
             [] => Ok(()),
-            [b"manifest"] => Ok(()),
+            [b"manifest"] if parts.manifest => Err("an ACI has one manifest".into()),
+            [b"manifest"] => {
+                parts.manifest = true;
+                Ok(())
+            }
             [b"rootfs"] => {
-                *has_root = true;
+                parts.rootfs = true;
                 self.root(entry)
             }
             [b"rootfs", path @ ..] if is_below_dev(path) => Ok(()),
             [b"rootfs", parents @ .., name] => {
-                *has_root = true;
+                parts.rootfs = true;
                 if let EntryKind::HardLink(target) = &entry.kind {
                     let target = components_of_target(target, self.limits)?;
                     let target = target.strip_prefix(&[&b"rootfs"[..]]);

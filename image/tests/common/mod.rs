@@ -1,6 +1,8 @@
 //! What several tests need: a tar writer that writes anything, and trees to compare.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod layout;
+
 use std::{
     collections::BTreeMap,
     fs,

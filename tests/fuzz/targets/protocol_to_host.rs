@@ -1,0 +1,16 @@
+//! Control messages from a guest.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sandbox_protocol::{read_to_host, write_to_host};
+
+fuzz_target!(|input: &[u8]| {
+    let mut rest = input;
+    while let Ok(Some(message)) = read_to_host(&mut rest) {
+        // What was read can be written, and is the same when it is read again.
+        let mut written = Vec::new();
+        write_to_host(&mut written, &message).expect("a message that was read can be written");
+        let again = read_to_host(&mut written.as_slice()).expect("what was written can be read");
+        assert_eq!(again, Some(message));
+    }
+});
