@@ -71,13 +71,14 @@ impl Limit {
     pub fn default_value(self) -> u64 {
         match self {
             Self::Size => 64 << 30,
-            Self::Files => 2_000_000,
+            // Some 150 bytes of memory each.
+            Self::Files => 1_000_000,
             // Docker itself stops at 127.
             Self::Layers => 256,
             // PATH_MAX of Linux, without the NUL.
             Self::Path => 4095,
             Self::Depth => 256,
-            Self::Names => 256 << 20,
+            Self::Names => 128 << 20,
             // XATTR_SIZE_MAX of Linux.
             Self::Xattr => 64 << 10,
             Self::Xattrs => 64 << 20,

@@ -230,7 +230,7 @@ fn documents_that_do_not_fit_together_are_refused() {
     check_index("{\"\x1b[31m\":1}", "malformed");
     check_index(&index_document(&[]).replace('2', "1"), "schemaVersion");
     check_index(&index_document(&[]), "no such image");
-    check_index(&with(&index_document(&[]), r#""layers":[]"#), "could be taken for a manifest");
+    check_index(&with(&index_document(&[]), r#""layers":[]"#), "could be taken for either");
     check_index(&with(&index_document(&[]), r#""schemaVersion":2"#), "malformed");
     for digest in ["md5:0", "sha256:../../../etc/passwd", "sha256:AB", "sha512:00", ""] {
         let entry = format!(r#"{{"mediaType":"{MANIFEST}","digest":"{digest}","size":1}}"#);
@@ -258,7 +258,7 @@ fn documents_that_do_not_fit_together_are_refused() {
         .collect();
     check_index(&index_document(&many), "nested too deeply, or too many");
 
-    check_manifest(&with(&good, r#""manifests":[]"#), "could be taken for an index");
+    check_manifest(&with(&good, r#""manifests":[]"#), "could be taken for either");
     check_manifest(&with(&good, &format!(r#""mediaType":"{INDEX}""#)), "named as something else");
     let docker = "application/vnd.docker.distribution.manifest.v2+json";
     check_manifest(&with(&good, &format!(r#""mediaType":"{docker}""#)), "named as something else");

@@ -53,6 +53,8 @@ fn files_are_written_as_the_image_says() {
         .pax(&[("mtime", b"-5.5"), ("SCHILY.xattr.user.a", b"x\0y")])
         .entry(&owned(b'0', b"rootfs/d/\xff\n", 0o000), b"")
         .entry(&link, b"")
+        .pax(&[("mtime", i64::MAX.to_string().as_bytes())])
+        .entry(&owned(b'0', b"rootfs/d/later", 0o600), b"")
         .entry(&owned(b'6', b"rootfs/d/pipe", 0o622), b"");
     let tree = unpack(directory.path(), entries);
     let found = walk(tree.rootfs());

@@ -25,7 +25,8 @@ enum Files {
     Archive(Arc<File>, Members),
 }
 
-/// A file of a container.
+/// A file of a container. It has the size that it had when it was opened: of a file that grows
+/// meanwhile the rest is not read.
 #[derive(Debug)]
 pub(crate) struct Section {
     file: Arc<File>,
@@ -82,20 +83,24 @@ impl Container {
 
     /// Reads a document; `None` if there is none of this name.
     pub(super) fn read(&self, name: &str, limits: &Limits) -> Result<Option<Vec<u8>>, Error> {
-        let Some(section) = self.open(name)? else {
-            return Ok(None);
-        };
+        let section = self.open(name)?;
+        section.map(|section| self.read_section(name, section, limits)).transpose()
+    }
+
+    fn read_section(
+        &self,
+        name: &str,
+        mut section: Section,
+        limits: &Limits,
+    ) -> Result<Vec<u8>, Error> {
         limits.check(Limit::Document, section.size())?;
-        let size = section.size();
         let mut document = Vec::new();
-        // A file that grows meanwhile is cut off, and found out by its digest or as JSON.
-        let read = section.take(size).read_to_end(&mut document);
-        read.map_err(|source| Error::Io {
+        section.read_to_end(&mut document).map_err(|source| Error::Io {
             action: "read",
             path: Text::new(format!("{}/{name}", self.path)),
             source,
         })?;
-        Ok(Some(document))
+        Ok(document)
     }
 
     /// Opens a blob, of the size that it must have.
@@ -119,8 +124,8 @@ impl Container {
         limits: &Limits,
     ) -> Result<Vec<u8>, Error> {
         limits.check(Limit::Document, size)?;
-        self.blob(digest, size)?;
-        let document = self.read(&blob_path(digest), limits)?.unwrap_or_default();
+        let section = self.blob(digest, size)?;
+        let document = self.read_section(&blob_path(digest), section, limits)?;
         check_digest(digest, &Digest::of(digest.algorithm(), &document))?;
         Ok(document)
     }

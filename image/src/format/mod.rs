@@ -34,6 +34,9 @@ pub enum DocumentError {
     /// It needs something that is not supported yet.
     #[error("needs {0}, which is not supported yet")]
     Unsupported(Text),
+    /// It is meant to be read in two ways.
+    #[error("has parts of an index and of a manifest; it could be taken for either")]
+    Ambiguous,
     /// A value in it can't be used.
     #[error("{field} is '{value}': {problem}")]
     Value {

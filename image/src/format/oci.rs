@@ -101,7 +101,7 @@ pub struct Index {
     media_type: Option<String>,
     /// The manifests, in order of preference.
     pub manifests: Vec<Descriptor>,
-    /// No index has layers: a document that is both is meant to be read in two ways.
+    /// No index has layers or a configuration.
     layers: Option<IgnoredAny>,
     config: Option<IgnoredAny>,
 }
@@ -163,8 +163,7 @@ pub fn parse_index(document: &[u8], media_type: Option<&str>) -> Result<Index, D
     check_version(index.schema_version)?;
     check_media_type(index.media_type.as_deref(), media_type, Media::Index)?;
     if index.layers.is_some() || index.config.is_some() {
-        let problem = "an index does not have it; the document could be taken for a manifest";
-        return Err(DocumentError::value("layers or config", "", problem));
+        return Err(DocumentError::Ambiguous);
     }
     Ok(index)
 }
@@ -181,8 +180,7 @@ pub fn parse_manifest(
     check_version(manifest.schema_version)?;
     check_media_type(manifest.media_type.as_deref(), media_type, Media::Manifest)?;
     if manifest.manifests.is_some() {
-        let problem = "a manifest does not have it; the document could be taken for an index";
-        return Err(DocumentError::value("manifests", "", problem));
+        return Err(DocumentError::Ambiguous);
     }
     if Media::of(&manifest.config.media_type) != Media::Config {
         let problem = "this is not the configuration of an image that can be run";

@@ -237,6 +237,8 @@ impl Store {
         reporter.report(Step::Sync)?;
         // The whole file system at once: one call per file takes as long as unpacking.
         syncfs(staging.folder()).map_err(failed)?;
+        // That can take long, on a busy disk.
+        reporter.report(Step::Sync)?;
         // Its shared lock goes with it.
         let folder = staging.share().map_err(failed)?;
         renameat(&self.tmp, staging.name(), &self.tree, name).map_err(failed)?;

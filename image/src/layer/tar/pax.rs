@@ -46,7 +46,7 @@ impl Extended {
                     } else if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
                         extended.sparse.set(key, value)?;
                     }
-                    // Anything else says nothing that a file system keeps.
+                    // Anything else is not part of an image: names of owners, times of access.
                 }
             }
         }
