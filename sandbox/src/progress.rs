@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// An image that costs less time than this is not worth a word.
-const QUIET: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_secs(2);
 
 /// The progress of one image. A signal cancels the work.
 #[derive(Debug)]

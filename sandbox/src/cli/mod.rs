@@ -16,6 +16,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::error::Error;
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -86,7 +87,10 @@ pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     ExitCode::from(match parse(words) {
         Ok((cli, apps)) => execute(cli, apps),
-        Err(complaint) => complain(&complaint),
+        Err(complaint) => {
+            complaint.print();
+            complaint.status()
+        }
     })
 }
 
@@ -150,27 +154,27 @@ fn execute(cli: Cli, apps: Vec<run::App>) -> u8 {
         Verb::Man(man) => ("man", man.execute(Cli::command())),
     };
     outcome.unwrap_or_else(|error| {
-        Messages::new(verb, debug).error(&*error);
+        let gone = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        // Who reads our output has enough of it, as `head` may have.
+        if !error.downcast_ref().is_some_and(gone) {
+            Messages::new(verb, debug).error(&*error);
+        }
         FAILURE
     })
 }
 
-/// Shows help where it was asked for, else what is wrong with the command line.
-fn complain(complaint: &Complaint) -> u8 {
-    let verb = complaint.verb.as_deref();
-    let say = |text: &dyn std::fmt::Display| message::say(verb.unwrap_or("sandbox"), text);
-    match &complaint.error {
-        ComplaintKind::Clap(error) => match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+impl Complaint {
+    /// Shows help where it was asked for, else what is wrong with the command line.
+    fn print(&self) {
+        let verb = self.verb.as_deref();
+        let say = |text: &dyn std::fmt::Display| message::say(verb.unwrap_or("sandbox"), text);
+        match &self.error {
+            ComplaintKind::Clap(error) if self.status() != FAILURE => {
                 // Help that can't be written, because its reader has gone, is no failure.
                 let _ = error.print();
-                return 0;
+                return;
             }
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                let _ = error.print();
-                return if verb.is_none() { 2 } else { FAILURE };
-            }
-            _ => {
+            ComplaintKind::Clap(error) => {
                 let text = error.render().to_string();
                 let end = ["\n\nUsage:", "\n\nFor more information"]
                     .iter()
@@ -181,12 +185,23 @@ fn complain(complaint: &Complaint) -> u8 {
                     say(&line.trim().trim_start_matches("error: "));
                 }
             }
-        },
-        ComplaintKind::Grammar(error) => say(error),
+            ComplaintKind::Grammar(error) => say(error),
+        }
+        let command = verb.map(|verb| format!("{verb} ")).unwrap_or_default();
+        say(&format_args!("run 'sandbox {command}--help' for usage"));
     }
-    let command = verb.map(|verb| format!("{verb} ")).unwrap_or_default();
-    say(&format_args!("run 'sandbox {command}--help' for usage"));
-    FAILURE
+
+    /// The exit status: as of rkt, 2 for no command at all.
+    fn status(&self) -> u8 {
+        match &self.error {
+            ComplaintKind::Clap(error) => match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if self.verb.is_none() => 2,
+                _ => FAILURE,
+            },
+            ComplaintKind::Grammar(_) => FAILURE,
+        }
+    }
 }
 
 /// What only root may do is refused to others before anything is done.

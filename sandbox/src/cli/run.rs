@@ -15,7 +15,6 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::mpsc::sync_channel;
 
 const USAGE: &str = "sandbox run [OPTIONS] IMAGE [APP OPTIONS] [-- ARGS… [---]] [IMAGE …]…";
 
@@ -196,8 +195,8 @@ impl Run {
         }
         super::require_root()?;
         let messages = Messages::new("run", global.debug);
-        let (sender, receiver) = sync_channel(event::QUEUE);
-        let signals = Signals::listen(sender.clone())?;
+        let (events, signal_sender, inbox) = event::inbox();
+        let signals = Signals::listen(signal_sender)?;
 
         let console = self.console();
         let options = self.options(console)?;
@@ -240,7 +239,7 @@ impl Run {
         ));
         let hostname = self.pod.hostname.clone().unwrap_or_else(|| format!("rkt-{uuid}"));
         let options = RunOptions { hostname, console, messages };
-        Ok(supervisor::run(pod, &installation, &options, &(sender, receiver))?)
+        Ok(supervisor::run(pod, &installation, &options, &events, &inbox)?)
     }
 
     fn console(&self) -> Console {

@@ -95,6 +95,11 @@ impl Memory {
     /// Less is most likely a mistake such as `16m`, which is thousandths of a byte, for `16M`.
     const MIN: u64 = 4096;
 
+    /// A limit that is in force.
+    pub fn from_bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
     /// The limit in bytes.
     pub fn bytes(self) -> u64 {
         self.0

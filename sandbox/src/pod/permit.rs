@@ -1,5 +1,5 @@
 use crate::options::InsecureOptions;
-use sandbox_image::Image;
+use sandbox_image::{Image, Text};
 
 /// Says that the images of a pod may be launched. Only [`decide`] makes one.
 #[derive(Debug)]
@@ -10,12 +10,12 @@ pub struct LaunchPermit(());
 pub enum Refusal {
     /// Nothing was verified.
     #[error(
-        "image {image}: this version cannot verify signatures, and an image that was not verified is \
-         not run; use --insecure-options=image if you trust where it came from"
+        "image {image} is not verified: this version cannot check signatures, and runs no image \
+         unchecked; use --insecure-options=image if you trust where it came from"
     )]
     NotVerified {
-        /// The image's ID.
-        image: String,
+        /// The image's name.
+        image: Text,
     },
 }
 
@@ -29,7 +29,7 @@ pub fn decide<'a>(
 ) -> Result<LaunchPermit, Refusal> {
     match images.into_iter().next() {
         Some(image) if !insecure.skip_image_check() => {
-            Err(Refusal::NotVerified { image: image.id().to_string() })
+            Err(Refusal::NotVerified { image: Text::new(image.name()) })
         }
         _ => Ok(LaunchPermit(())),
     }

@@ -34,7 +34,7 @@ use crate::message::Messages;
 use crate::pod::{Console, DirectoryError, PodDir, PreparedPod, SHARE_TAG, Share, State, message};
 use console::last_lines;
 use control::Monitor;
-use event::{Event, Role};
+use event::{Event, Inbox, Role};
 use process::{Process, number};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
@@ -45,7 +45,7 @@ use std::fs::{self, File};
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::SyncSender;
 use trouble::Trouble;
 use watch::{Ending, HostStreams, TimeLimits, Watch};
 
@@ -95,7 +95,7 @@ pub struct RunOptions {
 }
 
 /// Runs a pod to its end. Its exit status is the result: that of its first failing app, or 128
-/// and the number of the signal that ended it. `events` is the queue that signals arrive in.
+/// and the number of the signal that ended it. `events` fills `inbox`, in which signals arrive, too.
 ///
 /// # Errors
 /// See [`RunError`]; nothing is left behind.
@@ -103,7 +103,8 @@ pub fn run(
     mut pod: PreparedPod,
     installation: &Installation,
     options: &RunOptions,
-    events: &(SyncSender<Event>, Receiver<Event>),
+    events: &SyncSender<Event>,
+    inbox: &Inbox,
 ) -> Result<u8, RunError> {
     let messages = options.messages;
     let guest_pod = message(&pod.spec, &options.hostname, options.console);
@@ -115,18 +116,18 @@ pub fn run(
     pod.directory.move_to(State::Running)?;
     pod.directory.write("pid", format!("{}\n", std::process::id()).as_bytes())?;
     let console = pod.directory.create_console()?;
-    let processes = Processes::start(&pod, installation, &console, &events.0)?;
+    let processes = Processes::start(&pod, installation, &console, events)?;
 
     let mut watch = Watch::new(
         &guest_pod,
         &processes.control,
         streams,
-        events.0.clone(),
+        events.clone(),
         TimeLimits::default(),
         messages,
     );
-    let ending = watch.run(&events.1);
-    watch.settle(&events.1, || processes.kill());
+    let ending = watch.run(inbox);
+    watch.settle(inbox, || processes.kill());
     watch.release_terminal();
     let status = match ending {
         Ending::Finished => watch.status(),

@@ -1,13 +1,12 @@
 //! The signals that this process gets.
 
-use super::event::Event;
+use super::event::SignalSender;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals as Iterator;
 use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,7 +28,7 @@ impl Signals {
     ///
     /// # Errors
     /// Those of `sigaction(2)`.
-    pub fn listen(events: SyncSender<Event>) -> io::Result<Self> {
+    pub fn listen(sender: SignalSender) -> io::Result<Self> {
         let ignored = ignored()?;
         let wanted =
             ENDING.iter().chain(&OTHER).filter(|signal| ignored >> (**signal - 1) & 1 == 0);
@@ -42,8 +41,7 @@ impl Signals {
                     // Only the first one counts.
                     let _ = seen.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
                 }
-                // A queue that is full holds enough signals; a window's size is asked for anew.
-                let _ = events.try_send(Event::Signal(signal));
+                sender.send(signal);
             }
         });
         Ok(Self { first })

@@ -1,7 +1,7 @@
 //! The supervisor's loop: one event after the other, from the first connection to the end.
 
 use super::control::{Guest, Monitor};
-use super::event::{Event, Role};
+use super::event::{Event, Inbox, Role};
 use super::process::End;
 use super::relay::{self, Output};
 use super::session::{AppEnd, Session, Step};
@@ -9,13 +9,14 @@ use super::signals::Patience;
 use super::terminal::{self, RawMode};
 use super::trouble::{Trouble, exit};
 use crate::message::Messages;
+use crate::options::Memory;
 use sandbox_protocol::{App, CONTROL_PORT, Level, Pod, Stdio, Text, ToGuest, ToHost};
 use sandbox_vmm::exit::Exit;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 /// How long the guest may take for what.
@@ -119,8 +120,8 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// A watch over a pod whose processes have been started. `events` is the sender of what
-    /// [`Watch::run`] receives.
+    /// A watch over a pod whose processes have been started. `events` fills the inbox of
+    /// [`Watch::run`].
     pub fn new(
         pod: &'a Pod,
         monitor: &'a Monitor,
@@ -155,16 +156,12 @@ impl<'a> Watch<'a> {
     }
 
     /// Watches until the pod has ended, or has to.
-    pub fn run(&mut self, events: &Receiver<Event>) -> Ending {
+    pub fn run(&mut self, inbox: &Inbox) -> Ending {
         loop {
             let wake = [self.deadline, self.stop_at].into_iter().flatten().min();
-            let wait =
-                wake.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-            let ending = match events.recv_timeout(wait) {
-                Ok(event) => self.handle(event),
-                Err(RecvTimeoutError::Timeout) => self.expire(Instant::now()),
-                // We hold a sender.
-                Err(RecvTimeoutError::Disconnected) => Some(Ending::Trouble(Trouble::Silent)),
+            let ending = match inbox.next(wake) {
+                Some(event) => self.handle(event),
+                None => self.expire(Instant::now()),
             };
             if let Some(ending) = ending {
                 self.monitor.hang_up();
@@ -179,16 +176,18 @@ impl<'a> Watch<'a> {
     /// Waits until the pod's processes have ended, with `kill` for those that don't, and until what
     /// the apps wrote has been passed on. A reader of ours may take its time, unless we get a
     /// signal.
-    pub fn settle(&mut self, events: &Receiver<Event>, kill: impl Fn()) {
+    pub fn settle(&mut self, inbox: &Inbox, kill: impl Fn()) {
         let mut since = Instant::now();
         let mut killed = false;
         while self.ended.len() < 2 || !self.output_ended() {
-            match events.recv_timeout(Duration::from_millis(100)) {
-                Ok(Event::Ended(role, _)) => self.ended.push(role),
-                Ok(Event::OutputEnded(result)) => self.count_output(result),
+            match inbox.next(Some(Instant::now() + Duration::from_millis(100))) {
+                Some(Event::Ended(role, _)) => self.ended.push(role),
+                Some(Event::OutputEnded(result)) => self.count_output(result),
                 // It had been made before the end. Without a thread for it, it is closed.
-                Ok(Event::Connection { port, stream }) => drop(self.connect(port, stream)),
-                Ok(Event::Signal(SIGINT | SIGTERM | SIGHUP | SIGQUIT)) if self.ended.len() == 2 => {
+                Some(Event::Connection { port, stream }) => drop(self.connect(port, stream)),
+                Some(Event::Signal(SIGINT | SIGTERM | SIGHUP | SIGQUIT))
+                    if self.ended.len() == 2 =>
+                {
                     return;
                 }
                 _ => {}
@@ -234,7 +233,7 @@ impl<'a> Watch<'a> {
                 None
             }
             // The monitor's end follows and says why.
-            Event::MonitorSilent => None,
+            Event::MonitorSilent | Event::Wake => None,
             Event::Message(Ok(Some(message))) => self.message(message),
             Event::Message(Ok(None)) => self.lose(Trouble::Silent),
             Event::Message(Err(error)) => self.lose(error.into()),
@@ -355,11 +354,10 @@ impl<'a> Watch<'a> {
                 self.messages.debug(format_args!("app {name} ended: {status:?}"));
                 if *out_of_memory {
                     let limit = self.pod.apps.get(app).and_then(|app| app.memory);
-                    self.messages.say(match limit {
-                        Some(bytes) => format!(
-                            "app {name} ran out of memory: its limit is {} KiB (raise it with \
-                             --memory)",
-                            bytes >> 10
+                    self.messages.say(match limit.map(Memory::from_bytes) {
+                        Some(limit) => format!(
+                            "app {name} ran out of memory: its limit is {limit} (raise it with \
+                             --memory)"
                         ),
                         None => format!(
                             "app {name} ran out of memory: it has what an app without --memory \

@@ -1,213 +1,23 @@
-//! The supervisor's loop against guests that follow a script, over the sockets and the protocol
-//! that real ones use.
+//! The supervisor's loop against scripted guests.
 
-use super::control::Monitor;
-use super::event::{Event, QUEUE, Role};
+mod script;
+
+use super::event::{Event, Role};
 use super::process::End;
-use super::trouble::Trouble;
-use super::watch::{Ending, HostStreams, TimeLimits, Watch};
-use crate::message::Messages;
-use rustix::net::SendFlags;
+use super::watch::{Ending, HostStreams, TimeLimits};
 use sandbox_protocol::{
-    App, CONTROL_PORT, ExitStatus, Level, MAX_TO_HOST, Pod, Stdio, TerminalSize, Text, ToGuest,
-    ToHost, VERSION, read_to_guest, write_to_host,
+    CONTROL_PORT, ExitStatus, Level, MAX_TO_HOST, Stdio, TerminalSize, Text, ToGuest, ToHost,
+    VERSION,
 };
-use sandbox_vmm::control;
 use sandbox_vmm::exit::Exit;
+use script::{Script, limits, pod, watch, watch_streams};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// The guest, and the monitor that passes on its connections.
-struct Script {
-    monitor: OwnedFd,
-    control: Option<UnixStream>,
-    events: SyncSender<Event>,
-}
-
-impl Script {
-    /// Connects to a port of the host.
-    fn connect(&self, port: u32) -> UnixStream {
-        let (guest, stream) = UnixStream::pair().unwrap();
-        guest.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let event = control::Event::Connection { port, stream: stream.into() };
-        control::send(&self.monitor, &event, SendFlags::empty()).unwrap();
-        guest
-    }
-
-    /// The control connection, dialled when it is first used.
-    fn control(&mut self) -> &mut UnixStream {
-        if self.control.is_none() {
-            self.control = Some(self.connect(CONTROL_PORT));
-        }
-        self.control.as_mut().unwrap()
-    }
-
-    fn send(&mut self, message: ToHost) {
-        write_to_host(self.control(), &message).unwrap();
-    }
-
-    fn receive(&mut self) -> Option<ToGuest> {
-        read_to_guest(self.control()).unwrap()
-    }
-
-    /// Greets and takes the setup.
-    fn boot(&mut self) -> Pod {
-        self.send(ToHost::Hello { version: VERSION, kernel: Text::new("6.12") });
-        match self.receive() {
-            Some(ToGuest::Setup(pod)) => pod,
-            other => panic!("not a setup: {other:?}"),
-        }
-    }
-
-    fn exited(&mut self, app: u16, code: u8) {
-        self.send(ToHost::Exited { app, status: ExitStatus::Code(code), out_of_memory: false });
-    }
-
-    fn signal(&self, signal: i32) {
-        self.events.send(Event::Signal(signal)).unwrap();
-    }
-
-    /// Connects an app's output and says that it runs.
-    fn start(&mut self, app: u16) -> [UnixStream; 2] {
-        let port = 1026 + 3 * u32::from(app);
-        let streams = [self.connect(port), self.connect(port + 1)];
-        self.send(ToHost::Started { app });
-        streams
-    }
-
-    /// The monitor's end.
-    fn end(self, exit: Exit) {
-        self.end_with(std::process::ExitStatus::from_raw(i32::from(exit.code()) << 8));
-    }
-
-    fn end_with(self, status: std::process::ExitStatus) {
-        drop(self.control);
-        for role in [Role::Monitor, Role::Worker] {
-            let end = End { status, last_words: Vec::new() };
-            // The watch may be over.
-            let _ = self.events.send(Event::Ended(role, end));
-        }
-    }
-
-    /// Says that it has finished, waits to be let go, and resets the machine.
-    fn finish(mut self) {
-        self.send(ToHost::Finished);
-        assert_eq!(self.receive(), None);
-        self.end(Exit::Reset);
-    }
-
-    /// Waits until the supervisor ends the microVM.
-    fn hung_up(self) {
-        rustix::io::read(&self.monitor, &mut [0; 16]).unwrap();
-        self.end(Exit::HangUp);
-    }
-}
-
-fn app(name: &str, port: u32) -> App {
-    App {
-        name: name.into(),
-        root_share: format!("root-{name}"),
-        root_read_only: false,
-        argv: vec![b"x".to_vec()],
-        environment: Vec::new(),
-        working_directory: b"/".to_vec(),
-        user: "0".into(),
-        group: "0".into(),
-        supplementary_groups: Vec::new(),
-        mounts: Vec::new(),
-        memory: Some(64 << 20),
-        cpu_millis: None,
-        stdio: Stdio::Streams { stdin: Some(port), stdout: port + 1, stderr: port + 2 },
-    }
-}
-
-fn pod(apps: &[&str]) -> Pod {
-    Pod {
-        hostname: "h".into(),
-        share_tag: None,
-        volumes: Vec::new(),
-        apps: apps.iter().zip((1025..).step_by(3)).map(|(name, port)| app(name, port)).collect(),
-    }
-}
-
-/// What came of a run.
-struct Outcome {
-    ending: Ending,
-    status: u8,
-    stdout: String,
-    stderr: String,
-}
-
-impl Outcome {
-    fn trouble(&self) -> &Trouble {
-        match &self.ending {
-            Ending::Trouble(trouble) => trouble,
-            other => panic!("no trouble: {other:?}"),
-        }
-    }
-}
-
-fn limits() -> TimeLimits {
-    TimeLimits {
-        boot: Duration::from_secs(20),
-        setup: Duration::from_secs(20),
-        finish: Duration::from_secs(20),
-        drain: Duration::from_secs(5),
-        end: Duration::from_secs(1),
-        stop: Duration::from_millis(100),
-    }
-}
-
-/// Watches a guest that does as `script` says, with `input` as our standard input.
-fn watch(
-    pod: &Pod,
-    input: &str,
-    limits: TimeLimits,
-    script: impl FnOnce(Script) + Send + 'static,
-) -> Outcome {
-    let (monitor, socket) = control::pair().unwrap();
-    let (sender, receiver) = sync_channel(QUEUE);
-    let guest = Script { monitor, control: None, events: sender.clone() };
-    let guest = thread::spawn(move || script(guest));
-
-    let file = || tempfile::tempfile().unwrap();
-    let mut stdin = file();
-    stdin.write_all(input.as_bytes()).unwrap();
-    stdin.rewind().unwrap();
-    let (mut stdout, mut stderr) = (file(), file());
-    let streams = HostStreams {
-        stdin,
-        stdout: stdout.try_clone().unwrap(),
-        stderr: stderr.try_clone().unwrap(),
-    };
-    let monitor = Monitor::listen(socket, sender.clone()).unwrap();
-    let messages = Messages::new("run", true);
-    let mut watch = Watch::new(pod, &monitor, streams, sender, limits, messages);
-    let ending = watch.run(&receiver);
-    settle(&mut watch, &receiver);
-    let status = watch.status();
-    guest.join().unwrap();
-    Outcome { ending, status, stdout: text(&mut stdout), stderr: text(&mut stderr) }
-}
-
-/// Lets the rest of the output arrive, as after the end of both processes.
-fn settle(watch: &mut Watch<'_>, events: &Receiver<Event>) {
-    watch.settle(events, || ());
-}
-
-fn text(file: &mut File) -> String {
-    let mut text = String::new();
-    file.seek(SeekFrom::Start(0)).unwrap();
-    file.read_to_string(&mut text).unwrap();
-    text
-}
 
 #[test]
 fn an_apps_streams_and_status_come_through() {
@@ -549,64 +359,44 @@ fn a_guest_that_does_not_read_holds_up_nobody() {
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
+fn writing_to(stdout: File) -> HostStreams {
+    HostStreams {
+        stdin: tempfile::tempfile().unwrap(),
+        stderr: stdout.try_clone().unwrap(),
+        stdout,
+    }
+}
+
 #[test]
 fn output_that_nobody_reads_any_more_breaks_the_apps_pipe() {
-    let (monitor, socket) = control::pair().unwrap();
-    let (sender, receiver) = sync_channel(QUEUE);
-    let mut guest = Script { monitor, control: None, events: sender.clone() };
-    let guest = thread::spawn(move || {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let streams = writing_to(OwnedFd::from(writer).into());
+    let outcome = watch_streams(&pod(&["a"]), streams, limits(), |mut guest| {
         guest.boot();
         let [mut stdout, _] = guest.start(0);
         while stdout.write_all(b"y\n").is_ok() {}
-        guest.send(ToHost::Exited { app: 0, status: ExitStatus::Signal(13), out_of_memory: false });
+        let status = ExitStatus::Signal(13);
+        guest.send(ToHost::Exited { app: 0, status, out_of_memory: false });
         guest.finish();
     });
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let writer = File::from(OwnedFd::from(writer));
-    let streams = HostStreams {
-        stdin: tempfile::tempfile().unwrap(),
-        stdout: writer.try_clone().unwrap(),
-        stderr: writer,
-    };
-    let monitor = Monitor::listen(socket, sender.clone()).unwrap();
-    let pod = pod(&["a"]);
-    let messages = Messages::new("run", true);
-    let mut watch = Watch::new(&pod, &monitor, streams, sender, limits(), messages);
-    assert!(matches!(watch.run(&receiver), Ending::Finished));
-    assert_eq!(watch.status(), 128 + 13);
-    guest.join().unwrap();
+    assert!(matches!(outcome.ending, Ending::Finished), "{:?}", outcome.ending);
+    assert_eq!(outcome.status, 128 + 13);
 }
 
 #[test]
 fn output_that_cannot_be_written_is_a_failure_of_ours() {
-    let outcome = {
-        let (monitor, socket) = control::pair().unwrap();
-        let (sender, receiver) = sync_channel(QUEUE);
-        let mut guest = Script { monitor, control: None, events: sender.clone() };
-        let guest = thread::spawn(move || {
-            guest.boot();
-            let [mut stdout, _] = guest.start(0);
-            write!(stdout, "lost").unwrap();
-            drop(stdout);
-            guest.exited(0, 0);
-            guest.finish();
-        });
-        let full = File::options().write(true).open("/dev/full").unwrap();
-        let streams = HostStreams {
-            stdin: tempfile::tempfile().unwrap(),
-            stdout: full.try_clone().unwrap(),
-            stderr: full,
-        };
-        let monitor = Monitor::listen(socket, sender.clone()).unwrap();
-        let pod = pod(&["a"]);
-        let messages = Messages::new("run", true);
-        let mut watch = Watch::new(&pod, &monitor, streams, sender, limits(), messages);
-        let ending = watch.run(&receiver);
-        guest.join().unwrap();
-        (matches!(ending, Ending::Finished), watch.status())
-    };
-    assert_eq!(outcome, (true, 254));
+    let streams = writing_to(File::options().write(true).open("/dev/full").unwrap());
+    let outcome = watch_streams(&pod(&["a"]), streams, limits(), |mut guest| {
+        guest.boot();
+        let [mut stdout, _] = guest.start(0);
+        write!(stdout, "lost").unwrap();
+        drop(stdout);
+        guest.exited(0, 0);
+        guest.finish();
+    });
+    assert!(matches!(outcome.ending, Ending::Finished), "{:?}", outcome.ending);
+    assert_eq!(outcome.status, 254);
 }
 
 #[test]
