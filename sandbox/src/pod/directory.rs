@@ -230,21 +230,26 @@ impl PodDir {
         self.lock.as_ref().map(AsFd::as_fd)
     }
 
-    /// Moves it to another state.
+    /// Moves it to another state, durably.
     ///
     /// # Errors
     /// See [`DirectoryError`].
     pub fn move_to(&mut self, state: State) -> Result<(), DirectoryError> {
         let from = self.path();
-        let to = self.data.place(state, self.uuid);
-        fs::rename(&from, &to).map_err(failed("rename", &from))?;
-        self.state = state;
-        for place in [&from, &to] {
-            let folder = place.parent().unwrap_or(place);
+        self.rename(state)?;
+        for place in [from, self.path()] {
+            let folder = place.parent().unwrap_or(&place);
             fs::File::open(folder)
                 .and_then(|folder| folder.sync_all())
                 .map_err(failed("sync", folder))?;
         }
+        Ok(())
+    }
+
+    fn rename(&mut self, state: State) -> Result<(), DirectoryError> {
+        let from = self.path();
+        fs::rename(&from, self.data.place(state, self.uuid)).map_err(failed("rename", &from))?;
+        self.state = state;
         Ok(())
     }
 
@@ -293,9 +298,9 @@ impl PodDir {
 
     fn remove_now(&mut self) -> Result<(), DirectoryError> {
         match self.state {
-            State::Running => self.move_to(State::ExitedGarbage)?,
+            State::Running => self.rename(State::ExitedGarbage)?,
             State::Garbage | State::ExitedGarbage => {}
-            State::Embryo | State::Preparing | State::Prepared => self.move_to(State::Garbage)?,
+            State::Embryo | State::Preparing | State::Prepared => self.rename(State::Garbage)?,
         }
         let path = self.path();
         fs::remove_dir_all(&path).map_err(failed("remove", &path))?;
