@@ -72,11 +72,16 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// A folder of the store could be written to by others.
-    #[error("{path} is not a folder for its owner alone; image files in it cannot be trusted")]
+    /// A folder of the store could be changed by others.
+    #[error(
+        "{path} belongs to another user or is open to others, so image files in it cannot be \
+         trusted; once you know what is in it, give it to the user who runs this, with mode {mode:o}"
+    )]
     NotPrivate {
         /// The folder.
         path: Text,
+        /// What it may give at most.
+        mode: u32,
     },
     /// [`crate::Progress::report`] asked for it.
     #[error("cancelled")]

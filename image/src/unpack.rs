@@ -35,7 +35,7 @@ pub(crate) fn unpack(
 ) -> Result<(), Error> {
     let counts = tree.link_counts();
     let total = counts.values().map(|&count| u64::from(count)).sum();
-    let wrap = |error: Errno| failed(b"", error.into());
+    let wrap = |error: Errno| failed(b"/", error.into());
     let root = make_directory(staging, name.as_bytes()).map_err(wrap)?;
     let links = make_directory(staging, LINKS.as_bytes()).map_err(wrap)?;
     let mut unpacking = Unpacking { tree, layers, links, counts, linked: HashMap::new() };
@@ -209,13 +209,15 @@ fn copy_by_hand(
     Ok(())
 }
 
-/// Owner first: a change of it takes set-user-ID bits and capabilities away. Time last.
+/// Owner first: a change of it takes set-user-ID bits and capabilities away. Then attributes, which
+/// an owner can only give to files that it may write to; access lists among them change the mode.
+/// Time last.
 fn set_metadata(file: BorrowedFd<'_>, metadata: &Metadata) -> io::Result<()> {
     fchown(file, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))?;
-    fchmod(file, Mode::from_raw_mode(u32::from(metadata.mode)))?;
     for xattr in &metadata.xattrs {
         fsetxattr(file, xattr.name.as_slice(), &xattr.value, XattrFlags::CREATE)?;
     }
+    fchmod(file, Mode::from_raw_mode(u32::from(metadata.mode)))?;
     futimens(file, &times(metadata.mtime))?;
     Ok(())
 }
@@ -241,6 +243,9 @@ fn path_of<I>(open: &[Open<'_, I>], name: &[u8]) -> Vec<u8> {
             path.push(b'/');
             path.extend_from_slice(component);
         }
+    }
+    if path.is_empty() {
+        path.push(b'/');
     }
     path
 }

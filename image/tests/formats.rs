@@ -4,7 +4,7 @@
 mod common;
 
 use common::{
-    Tar,
+    Tar, can_unpack,
     layout::{
         CONFIG, INDEX, LAYER, MANIFEST, aci_manifest, blob, config, gzip, image, index,
         index_document, layout, manifest, new_layout, sha256, with,
@@ -72,6 +72,9 @@ fn one_file() -> Vec<u8> {
 
 #[test]
 fn an_oci_layout_is_read() {
+    if !can_unpack() {
+        return;
+    }
     let place = Place::new();
     layout(&place.path().join("debian.oci"), "file");
     let (image, files) = place.load("oci:@/debian.oci");
@@ -84,6 +87,9 @@ fn an_oci_layout_is_read() {
 
 #[test]
 fn an_image_is_chosen_by_name_and_platform() {
+    if !can_unpack() {
+        return;
+    }
     let place = Place::new();
     let directory = place.path();
     new_layout(directory);
@@ -131,6 +137,9 @@ fn an_image_is_chosen_by_name_and_platform() {
 
 #[test]
 fn documents_of_docker_schema_2_are_read_too() {
+    if !can_unpack() {
+        return;
+    }
     let place = Place::new();
     let directory = place.path();
     new_layout(directory);
@@ -301,6 +310,9 @@ fn documents_that_do_not_fit_together_are_refused() {
 
 #[test]
 fn a_configuration_says_how_to_run() {
+    if !can_unpack() {
+        return;
+    }
     let place = Place::new();
     let directory = place.path();
     new_layout(directory);
@@ -370,6 +382,9 @@ fn huge_documents_are_refused_unread() {
 
 #[test]
 fn layers_are_compressed_as_their_format_allows() {
+    if !can_unpack() {
+        return;
+    }
     let place = Place::new();
     let directory = place.path();
     let zstd = |bytes: &[u8]| {
@@ -425,6 +440,9 @@ fn archive(directory: &Path) -> Tar {
 
 #[test]
 fn an_oci_archive_is_read_like_a_layout() {
+    if !can_unpack() {
+        return;
+    }
     let place = Place::new();
     layout(&place.path().join("layout"), "file");
     let tar = archive(&place.path().join("layout"));
@@ -456,6 +474,9 @@ fn an_oci_archive_is_read_like_a_layout() {
 
 #[test]
 fn a_docker_archive_is_checked_against_its_configuration() {
+    if !can_unpack() {
+        return;
+    }
     let place = Place::new();
     let (one, two) = (Tar::new().file("one", b"").finish(), Tar::new().file("two", b"").finish());
     let config = config(&[one.clone(), two.clone()]);

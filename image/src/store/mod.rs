@@ -17,7 +17,7 @@ use rustix::{
     fs::{AtFlags, Mode, OFlags, fsync, mkdirat, openat, renameat, statat, syncfs, unlinkat},
     io::Errno,
 };
-use staging::{FOLDER, Staging, is_linked, lock, open_private, try_lock};
+use staging::{FOLDER, Staging, is_linked, lock, try_lock};
 use std::{
     fs::{DirBuilder, File},
     io::BufReader,
@@ -85,10 +85,12 @@ impl Store {
         DirBuilder::new()
             .recursive(true)
             .mode(0o750)
-            .create(&path)
-            .map_err(|error| Error::io("make directory", &path, error))?;
-        let tree = open_private(&path.join(TREE))?;
-        let tmp = open_private(&path.join(TMP))?;
+            .create(data_dir)
+            .map_err(|error| Error::io("make directory", data_dir, error))?;
+        // Whoever could write to this one could put another `tree` in place.
+        staging::open_owned(&path, Mode::from_raw_mode(0o750))?;
+        let tree = staging::open_owned(&path.join(TREE), Mode::RWXU)?;
+        let tmp = staging::open_owned(&path.join(TMP), Mode::RWXU)?;
         Ok(Self { path, tree, tmp })
     }
 

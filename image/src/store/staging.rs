@@ -71,17 +71,18 @@ impl Drop for Staging {
 pub(super) const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Makes a folder that only its owner can look into, or opens it if it is one.
-pub(super) fn open_private(path: &Path) -> Result<OwnedFd, Error> {
+/// Opens a folder, which is made if it is missing. It belongs to who runs this program and gives
+/// nobody more than `mode`.
+pub(super) fn open_owned(path: &Path, mode: Mode) -> Result<OwnedFd, Error> {
     let failed = |error: Errno| Error::io("open", path, error);
-    match mkdirat(CWD, path, Mode::RWXU) {
+    match mkdirat(CWD, path, mode) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(Error::io("make directory", path, error)),
     }
     let folder = open(path, FOLDER, Mode::empty()).map_err(failed)?;
     let stat = fstat(&folder).map_err(failed)?;
-    if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
-        return Err(Error::NotPrivate { path: Text::of_os(path) });
+    if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o777 & !mode.as_raw_mode() != 0 {
+        return Err(Error::NotPrivate { path: Text::of_os(path), mode: mode.as_raw_mode() });
     }
     Ok(folder)
 }

@@ -75,6 +75,15 @@ pub fn is_root() -> bool {
     own_id().0 == 0
 }
 
+/// Whether images can be unpacked here: directories that they don't speak of are root's. Says so if
+/// not.
+pub fn can_unpack() -> bool {
+    if !is_root() {
+        eprintln!("skip: only root can give files to root");
+    }
+    is_root()
+}
+
 impl Tar {
     pub fn new() -> Self {
         Self::default()
