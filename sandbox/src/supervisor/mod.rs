@@ -133,7 +133,7 @@ pub fn run(
         Ending::Finished => watch.status(),
         Ending::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
         Ending::Trouble(trouble) => {
-            explain(&trouble, &console, messages);
+            explain(&watch.cause(trouble), &console, messages);
             FAILURE
         }
     };

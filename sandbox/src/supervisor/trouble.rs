@@ -36,9 +36,12 @@ pub enum Trouble {
     /// The monitor ended.
     #[error("{}", monitor_end(.0))]
     Monitor(End),
-    /// The worker ended, under a running pod.
-    #[error("the file server sandbox-fs ended while the pod was running: {}", .0.status)]
+    /// The worker failed.
+    #[error("the file server sandbox-fs failed: {}", .0.status)]
     Worker(End),
+    /// The worker ended under a running pod, without an error of its own.
+    #[error("the file server sandbox-fs ended while the pod was running")]
+    WorkerGone,
     /// A thread's or descriptor's worth of resources is missing.
     #[error("cannot take the guest's connection: {0}")]
     Connection(io::Error),

@@ -117,6 +117,8 @@ pub struct Watch<'a> {
     status: u8,
     /// Processes that have ended.
     ended: Vec<Role>,
+    /// The worker's end, unless we have killed it.
+    worker: Option<End>,
 }
 
 impl<'a> Watch<'a> {
@@ -146,6 +148,7 @@ impl<'a> Watch<'a> {
             log_lines: 0,
             status: 0,
             ended: Vec::new(),
+            worker: None,
             pod,
             messages,
             limits,
@@ -181,7 +184,12 @@ impl<'a> Watch<'a> {
         let mut killed = false;
         while self.ended.len() < 2 || !self.output_ended() {
             match inbox.next(Some(Instant::now() + Duration::from_millis(100))) {
-                Some(Event::Ended(role, _)) => self.ended.push(role),
+                Some(Event::Ended(role, end)) => {
+                    self.ended.push(role);
+                    if role == Role::Worker && !killed {
+                        self.worker = Some(end);
+                    }
+                }
                 Some(Event::OutputEnded(result)) => self.count_output(result),
                 // It had been made before the end. Without a thread for it, it is closed.
                 Some(Event::Connection { port, stream }) => drop(self.connect(port, stream)),
@@ -203,6 +211,15 @@ impl<'a> Watch<'a> {
                 killed = true;
                 since = Instant::now();
             }
+        }
+    }
+
+    /// The cause of some trouble, once everything has ended: if the worker failed, what the monitor
+    /// and the guest did is its consequence.
+    pub fn cause(&mut self, trouble: Trouble) -> Trouble {
+        match self.worker.take() {
+            Some(end) if !end.status.success() => Trouble::Worker(end),
+            _ => trouble,
         }
     }
 
@@ -247,10 +264,11 @@ impl<'a> Watch<'a> {
             }
             Event::Ended(Role::Worker, end) => {
                 self.ended.push(Role::Worker);
+                self.worker = Some(end);
                 match self.phase {
                     // It has no more to serve.
                     Phase::Draining | Phase::Resetting => None,
-                    _ => self.lose(Trouble::Worker(end)),
+                    _ => self.lose(Trouble::WorkerGone),
                 }
             }
         }
@@ -267,11 +285,8 @@ impl<'a> Watch<'a> {
     }
 
     fn monitor_ended(&mut self, end: End) -> Ending {
-        match (std::mem::replace(&mut self.phase, Phase::Resetting), exit(&end)) {
+        match (&self.phase, exit(&end)) {
             (Phase::Draining | Phase::Resetting, Some(Exit::Reset)) => Ending::Finished,
-            (Phase::Lost(trouble @ Trouble::Worker(_)), Some(Exit::WorkerGone)) => {
-                Ending::Trouble(trouble)
-            }
             _ => Ending::Trouble(Trouble::Monitor(end)),
         }
     }

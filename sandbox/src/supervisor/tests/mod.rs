@@ -2,8 +2,7 @@
 
 mod script;
 
-use super::event::{Event, Role};
-use super::process::End;
+use super::event::Role;
 use super::watch::{Ending, HostStreams, TimeLimits};
 use sandbox_protocol::{
     CONTROL_PORT, ExitStatus, Level, MAX_TO_HOST, Stdio, TerminalSize, Text, ToGuest, ToHost,
@@ -15,7 +14,6 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -196,28 +194,29 @@ fn how_the_microvm_ended_is_told() {
     }
     let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
         guest.boot();
-        guest.end_with(std::process::ExitStatus::from_raw(11));
+        guest.end_with(11);
     });
     let trouble = outcome.trouble().to_string();
     assert!(trouble.starts_with("the monitor sandbox-vmm crashed: signal: 11"), "{trouble}");
 }
 
 #[test]
-fn the_end_of_the_worker_is_told_whichever_end_is_seen_first() {
+fn the_failure_of_the_worker_is_the_cause_whichever_end_is_seen_first() {
     for worker_first in [false, true] {
         let outcome = watch(&pod(&["a"]), "", limits(), move |mut guest| {
             guest.boot();
             drop(guest.start(0));
-            let end = End { status: std::process::ExitStatus::from_raw(9), last_words: Vec::new() };
+            let [monitor, worker] = [i32::from(Exit::WorkerGone.code()) << 8, 9];
             if worker_first {
-                guest.events.send(Event::Ended(Role::Worker, end)).unwrap();
+                guest.ended(Role::Worker, worker);
+                guest.ended(Role::Monitor, monitor);
+            } else {
+                guest.ended(Role::Monitor, monitor);
+                guest.ended(Role::Worker, worker);
             }
-            guest.end(Exit::WorkerGone);
         });
         let trouble = outcome.trouble().to_string();
-        let expected =
-            if worker_first { "sandbox-fs ended while" } else { "the virtio-fs worker ended" };
-        assert!(trouble.contains(expected), "{trouble}");
+        assert!(trouble.contains("sandbox-fs failed: signal: 9"), "{worker_first}: {trouble}");
     }
 }
 

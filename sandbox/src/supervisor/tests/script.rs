@@ -26,8 +26,7 @@ use std::time::Duration;
 pub struct Script {
     monitor: OwnedFd,
     control: Option<UnixStream>,
-    /// Events that come from elsewhere.
-    pub events: SyncSender<Event>,
+    events: SyncSender<Event>,
     signals: SignalSender,
 }
 
@@ -82,18 +81,23 @@ impl Script {
         streams
     }
 
-    /// The monitor's end.
+    /// The monitor's end, and then the worker's.
     pub fn end(self, exit: Exit) {
-        self.end_with(std::process::ExitStatus::from_raw(i32::from(exit.code()) << 8));
+        self.end_with(i32::from(exit.code()) << 8);
     }
 
-    pub fn end_with(self, status: std::process::ExitStatus) {
-        drop(self.control);
-        for role in [Role::Monitor, Role::Worker] {
-            let end = End { status, last_words: Vec::new() };
-            // The watch may be over.
-            let _ = self.events.send(Event::Ended(role, end));
-        }
+    /// The same with a wait status (`wait(2)`) of the monitor.
+    pub fn end_with(mut self, status: i32) {
+        self.control = None;
+        self.ended(Role::Monitor, status);
+        self.ended(Role::Worker, 0);
+    }
+
+    /// A process ended with this wait status.
+    pub fn ended(&self, role: Role, status: i32) {
+        let end = End { status: ExitStatusExt::from_raw(status), last_words: Vec::new() };
+        // The watch may be over.
+        let _ = self.events.send(Event::Ended(role, end));
     }
 
     /// Says that it has finished, waits to be let go, and resets the machine.
@@ -203,6 +207,10 @@ pub fn watch_streams(
     let ending = watch.run(&inbox);
     watch.settle(&inbox, || ());
     let status = watch.status();
+    let ending = match ending {
+        Ending::Trouble(trouble) => Ending::Trouble(watch.cause(trouble)),
+        other => other,
+    };
     guest.join().unwrap();
     Outcome { ending, status, stdout: String::new(), stderr: String::new() }
 }
