@@ -208,27 +208,17 @@ impl Store {
         reporter: &mut Reporter<'_>,
     ) -> Result<OwnedFd, Error> {
         let mut tree = Tree::new();
-        let spools = match &image.layers {
+        let spools;
+        let contents: Vec<&Spool> = match &image.layers {
             Layers::Aci(spool) => {
                 let name = Text::new(image.id().to_string());
                 apply(&mut tree, spool, LayerFormat::Aci, &name, limits)?;
-                Vec::new()
+                vec![spool]
             }
             Layers::InContainer(container, layers) => {
-                let mut spools: Vec<Spool> = Vec::with_capacity(layers.len());
-                for (index, layer) in layers.iter().enumerate() {
-                    let spooled = spools.iter().map(Spool::size).sum();
-                    let at = At { index, count: layers.len(), spooled };
-                    let spool = self.spool(container, layer, at, limits, reporter)?;
-                    apply(&mut tree, &spool, LayerFormat::Changeset, &layer.name, limits)?;
-                    spools.push(spool);
-                }
-                spools
+                spools = self.merge(container, layers, &mut tree, limits, reporter)?;
+                spools.iter().collect()
             }
-        };
-        let contents: Vec<&Spool> = match &image.layers {
-            Layers::Aci(spool) => vec![spool],
-            Layers::InContainer(..) => spools.iter().collect(),
         };
 
         let staging = Staging::new(&self.tmp, &self.path.join(TMP))?;
@@ -246,6 +236,26 @@ impl Store {
         renameat(&self.tmp, staging.name(), &self.tree, name).map_err(failed)?;
         fsync(&self.tree).map_err(failed)?;
         Ok(folder)
+    }
+
+    /// Reads layers and merges them into the tree, whose contents are in what is returned.
+    fn merge(
+        &self,
+        container: &format::Container,
+        layers: &[Layer],
+        tree: &mut Tree,
+        limits: &Limits,
+        reporter: &mut Reporter<'_>,
+    ) -> Result<Vec<Spool>, Error> {
+        let mut spools: Vec<Spool> = Vec::with_capacity(layers.len());
+        for (index, layer) in layers.iter().enumerate() {
+            let spooled = spools.iter().map(Spool::size).sum();
+            let at = At { index, count: layers.len(), spooled };
+            let spool = self.spool(container, layer, at, limits, reporter)?;
+            apply(tree, &spool, LayerFormat::Changeset, &layer.name, limits)?;
+            spools.push(spool);
+        }
+        Ok(spools)
     }
 
     /// Decompresses and checks a layer.
