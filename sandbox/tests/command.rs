@@ -1,4 +1,5 @@
 //! The program as it is called, as far as that takes no virtual machine.
+#![allow(clippy::unwrap_used, reason = "a test may end with a panic")]
 
 use std::process::{Command, Output};
 
