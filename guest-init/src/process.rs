@@ -9,6 +9,9 @@
 //! kernel reaps for it. Killing it ends every process of the pod, whatever they try.
 
 use crate::error::{Error, Tried, checked};
+use crate::mounts::new_filesystem;
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::mount::MountAttrFlags;
 use rustix::process::{
     DumpableBehavior, Signal, WaitId, WaitIdOptions, WaitOptions, pidfd_send_signal,
     set_dumpable_behavior, wait, waitid,
@@ -68,6 +71,7 @@ impl Namespace {
 
 fn be_init() -> ! {
     let _ = set_name(c"pod");
+    let _ = survive_lack_of_memory();
     let nothing = CapabilitySet::empty();
     let _ = set_capabilities(
         None,
@@ -83,6 +87,17 @@ fn be_init() -> ! {
         // SAFETY: pause touches no memory.
         unsafe { libc::pause() };
     }
+}
+
+/// Keeps the kernel from choosing this process when memory is exhausted: it may well be the largest
+/// one where all the memory is files, and all apps would end with it.
+fn survive_lack_of_memory() -> Result<(), Error> {
+    let proc = new_filesystem("proc", &[], MountAttrFlags::empty())?;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    openat(&proc, "self/oom_score_adj", flags, Mode::empty())
+        .and_then(|file| rustix::io::write(&file, b"-1000"))
+        .tried("protecting the pod's first process")?;
+    Ok(())
 }
 
 /// Forks this process, which must have one thread; `None` is returned in the child.

@@ -128,8 +128,8 @@ impl Streams {
     /// Whether the host's side of a terminal has gone. The end of the host's input alone does not
     /// say so: it may still want the output.
     fn was_hung_up(&self, terminal: &Terminal) -> bool {
-        if self.outputs.iter().all(Relay::is_over) {
-            return true;
+        if self.outputs.iter().any(Relay::is_over) {
+            return self.outputs.iter().any(|relay| relay.ended_connection().is_none());
         }
         // Sending nothing tells whether the other side still reads.
         self.input.as_ref().is_some_and(Relay::is_over)
