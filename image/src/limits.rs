@@ -71,7 +71,7 @@ impl Limit {
     pub fn default_value(self) -> u64 {
         match self {
             Self::Size => 64 << 30,
-            // Some 150 bytes of memory each.
+            // Some 200 bytes of memory each.
             Self::Files => 1_000_000,
             // Docker itself stops at 127.
             Self::Layers => 256,
