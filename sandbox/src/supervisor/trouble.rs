@@ -36,6 +36,9 @@ pub enum Trouble {
     /// The monitor ended.
     #[error("{}", monitor_end(.0))]
     Monitor(End),
+    /// The monitor's control socket ended, or carried what is no event.
+    #[error("the monitor sandbox-vmm broke off its control connection")]
+    MonitorSilent,
     /// The worker failed.
     #[error("the file server sandbox-fs failed: {}", .0.status)]
     Worker(End),

@@ -249,8 +249,8 @@ impl<'a> Watch<'a> {
                 self.messages.debug(format_args!("first instruction of the guest at {time:?}"));
                 None
             }
-            // The monitor's end follows and says why.
-            Event::MonitorSilent | Event::Wake => None,
+            Event::MonitorSilent => self.lose(Trouble::MonitorSilent),
+            Event::Wake => None,
             Event::Message(Ok(Some(message))) => self.message(message),
             Event::Message(Ok(None)) => self.lose(Trouble::Silent),
             Event::Message(Err(error)) => self.lose(error.into()),
@@ -327,6 +327,10 @@ impl<'a> Watch<'a> {
     }
 
     fn message(&mut self, message: ToHost) -> Option<Ending> {
+        if matches!(self.phase, Phase::Lost(_)) {
+            // What such a guest says changes nothing any more.
+            return None;
+        }
         let step = match self.session.receive(message) {
             Ok(step) => step,
             Err(violation) => return Some(Ending::Trouble(violation.into())),

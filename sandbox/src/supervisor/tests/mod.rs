@@ -300,6 +300,18 @@ fn a_guest_that_breaks_the_protocol_is_ended() {
 }
 
 #[test]
+fn a_monitor_that_sends_what_is_no_event_is_ended() {
+    let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
+        guest.boot();
+        drop(guest.start(0));
+        guest.send_garbage();
+        guest.hung_up();
+    });
+    let trouble = outcome.trouble().to_string();
+    assert!(trouble.contains("broke off"), "{trouble}");
+}
+
+#[test]
 fn a_flood_of_log_lines_and_connections_is_survived() {
     let outcome = watch(&pod(&["a"]), "", limits(), |mut guest| {
         guest.boot();

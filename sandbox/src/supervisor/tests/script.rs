@@ -48,6 +48,11 @@ impl Script {
         self.control.as_mut().unwrap()
     }
 
+    /// Sends, as the monitor, what is no event.
+    pub fn send_garbage(&self) {
+        rustix::io::write(&self.monitor, &[255; 16]).unwrap();
+    }
+
     pub fn send(&mut self, message: ToHost) {
         write_to_host(self.control(), &message).unwrap();
     }
