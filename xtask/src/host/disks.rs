@@ -110,9 +110,11 @@ fn make_payload(
     let tree = directory.join("payload");
     let ours = tree.join("run/host");
     fs::create_dir_all(&ours)?;
-    let init = ours.join("init");
-    fs::copy(workspace::root().join("tests/host/init"), &init)?;
-    fs::set_permissions(&init, Permissions::from_mode(0o755))?;
+    for name in ["init", "session"] {
+        let from = workspace::root().join("tests/host").join(name);
+        fs::copy(&from, ours.join(name)).with_context(|| from.display().to_string())?;
+    }
+    fs::set_permissions(ours.join("init"), Permissions::from_mode(0o755))?;
     fs::write(ours.join("settings"), settings(host))?;
     if let Some(command) = command {
         fs::write(ours.join("command"), script(command)?)?;

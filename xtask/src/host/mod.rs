@@ -121,7 +121,7 @@ impl Host {
         let Connections { stdin, stdout, stderr, control, .. } = connections;
         let relays =
             [streams::relay(stdout, streams.stdout), streams::relay(stderr, streams.stderr)];
-        streams::feed(streams.stdin, stdin);
+        streams::feed(streams.stdin, &stdin)?;
         let status = machine.wait(control, || {})?;
         for relay in relays {
             let _ = relay.join();
@@ -141,7 +141,7 @@ impl Host {
         let size = control.try_clone()?;
         let raw = terminal::Raw::enter()?;
         let relay = streams::relay(terminal.try_clone()?, Box::new(std::io::stdout()));
-        streams::feed(Box::new(std::io::stdin()), terminal);
+        streams::feed(Box::new(std::io::stdin()), &terminal)?;
         let status = machine.wait(control, move || terminal::send_size(&size));
         let _ = relay.join();
         drop(raw);

@@ -1,5 +1,6 @@
 //! Between the machine's ports and our streams.
 
+use anyhow::Result;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -11,14 +12,15 @@ pub fn relay(port: UnixStream, to: Box<dyn Write + Send>) -> JoinHandle<()> {
 }
 
 /// Copies what goes to a port until it ends, and then ends it for the machine too. Nobody waits
-/// for this: our standard input may never end.
-pub fn feed(from: Box<dyn Read + Send>, port: UnixStream) {
+/// for this: our standard input may never end. The port is to be kept open, because QEMU drops what
+/// the machine hasn't read yet when it is closed.
+pub fn feed(from: Box<dyn Read + Send>, port: &UnixStream) -> Result<()> {
+    let port = port.try_clone()?;
     std::thread::spawn(move || {
-        if let Ok(to) = port.try_clone() {
-            copy(from, to);
-        }
+        copy(from, &port);
         let _ = port.shutdown(Shutdown::Write);
     });
+    Ok(())
 }
 
 /// Each piece as it comes. If the receiver is gone, the rest is read and dropped, so that the

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// So many inputs are tried.
-const RUNS: u32 = 20_000;
+const RUNS: u32 = 200_000;
 
 /// Tells the fuzzer which code an input reached, as `cargo fuzz --sanitizer none` does.
 const FLAGS: &[&str] = &[
@@ -36,10 +36,9 @@ pub fn run(arguments: &[String]) -> Result<Counts> {
     let targets = step("building the fuzz targets", || programs::fuzz_targets(&target, FLAGS))?;
     ensure!(!targets.is_empty(), "no fuzz target in {}", directory.display());
     let mut counts = Counts::default();
-    for Program { name, path } in targets {
-        let what = format!("fuzzing {name}, {RUNS} inputs");
-        let found =
-            step(what, || fuzz(&path, &directory.join("corpus").join(&name), &target, arguments));
+    for target in targets {
+        let what = format!("fuzzing {}, {RUNS} inputs", target.name);
+        let found = step(what, || fuzz(&target, &directory, arguments));
         if let Err(error) = &found {
             eprintln!("{error:#}");
         }
@@ -48,16 +47,18 @@ pub fn run(arguments: &[String]) -> Result<Counts> {
     Ok(counts)
 }
 
-/// New inputs of interest go to a directory that is thrown away; one that fails is kept.
-fn fuzz(program: &Path, corpus: &Path, target: &Path, arguments: &[String]) -> Result<()> {
+/// New inputs of interest go to a directory that is thrown away; one that fails is kept where
+/// `cargo fuzz` keeps it.
+fn fuzz(target: &Program, directory: &Path, arguments: &[String]) -> Result<()> {
     let new = tempfile::tempdir()?;
-    let failed = target.join("failed");
+    let failed = directory.join("artifacts").join(&target.name);
     fs::create_dir_all(&failed)?;
-    let mut fuzzer = Command::new(program);
-    fuzzer.args([format!("-runs={RUNS}"), "-seed=1".into(), "-print_final_stats=1".into()]);
+    let mut fuzzer = Command::new(&target.path);
+    fuzzer.args([format!("-runs={RUNS}"), "-seed=1".into()]);
     fuzzer.arg(format!("-artifact_prefix={}/", failed.display())).args(arguments).arg(new.path());
-    if corpus.is_dir() {
-        fuzzer.arg(corpus);
+    let seeds = directory.join("seeds").join(&target.name);
+    if seeds.is_dir() {
+        fuzzer.arg(seeds);
     }
     command::watched(&mut fuzzer)
 }
