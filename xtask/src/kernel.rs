@@ -54,7 +54,7 @@ const INSTALLED: &[&str] = &["vmlinux", "kernel.config", "kernel.json"];
 /// Build the guest kernel and put it into `target/dist`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Build it twice, in different directories, and compare what comes out.
+    /// Build it a second time, in another directory, and compare what comes out.
     #[arg(long)]
     check_reproducible: bool,
 }
@@ -87,12 +87,15 @@ pub fn install(library: &Path) -> Result<()> {
 /// The cache entry with the kernel; builds it if it isn't there.
 pub fn build() -> Result<PathBuf> {
     let source = Source::find()?;
+    let options = options(&kernels().join("config"))?;
+    let options = options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let key = FIXED
         .iter()
+        .copied()
+        .chain(options)
         .fold(Key::default().text(RECIPE), |key, (name, value)| key.text(name).text(value))
         .text(&source.version)
         .text(&source.compiler)
-        .path(&kernels().join("config"))?
         .path(&kernels().join("patches"))?;
     let entry = cache::entry("kernel", &key, |directory| {
         step("building the guest kernel (compiler; 5 to 15 minutes, once)", || {
@@ -103,29 +106,23 @@ pub fn build() -> Result<PathBuf> {
     Ok(entry)
 }
 
-/// `cargo xtask kernel --check-reproducible`.
+/// `cargo xtask kernel --check-reproducible`: the cache's kernel against a second one, which is
+/// built elsewhere.
 fn check_reproducible() -> Result<()> {
+    let first = build()?;
     let source = Source::find()?;
-    let parent = tempfile::Builder::new().prefix("kernel-twice-").tempdir_in(cache::root()?)?;
-    let mut built = Vec::new();
-    for name in ["first", "the-second-with-a-longer-path"] {
-        let directory = parent.path().join(name);
-        fs::create_dir(&directory)?;
-        step(format!("building the guest kernel in {}", directory.display()), || {
-            make(&source, &directory)
-        })?;
-        built.push(directory);
-    }
+    let second = tempfile::Builder::new().prefix("kernel-again-").tempdir_in(cache::root()?)?;
+    step("building the guest kernel once more (compiler; 5 to 15 minutes)", || {
+        make(&source, second.path())
+    })?;
     for name in ["vmlinux", "System.map", "kernel.config", "kernel.json"] {
-        let digests = built
-            .iter()
-            .map(|directory| Ok(digest(&fs::read(directory.join(name))?)))
-            .collect::<Result<Vec<_>>>()?;
-        if digests.iter().any(|digest| *digest != digests[0]) {
-            let kept = parent.keep();
-            bail!("two builds differ in {name}: {}; both are in {kept:?}", digests.join(", "));
+        let read = |directory: &Path| Ok::<_, anyhow::Error>(fs::read(directory.join(name))?);
+        let (one, other) = (digest(&read(&first)?), digest(&read(second.path())?));
+        if one != other {
+            let second = second.keep();
+            bail!("{name} is not reproducible: {one} in {first:?}, {other} in {second:?}");
         }
-        println!("{} {name}", digests[0]);
+        println!("{one} {name}");
     }
     Ok(())
 }
@@ -189,7 +186,9 @@ fn make(source: &Source, directory: &Path) -> Result<()> {
         command::output(patch.arg(&file))?;
     }
 
-    let (requested, options) = requested(&kernels().join("config"))?;
+    let options = options(&kernels().join("config"))?;
+    let requested: String =
+        options.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     let all = work.join("requested.config");
     fs::write(&all, requested)?;
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -225,9 +224,9 @@ fn make(source: &Source, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// All fragments in one text, and the options that they set.
-fn requested(fragments: &Path) -> Result<(String, BTreeMap<String, String>)> {
-    let (mut text, mut options) = (String::new(), BTreeMap::new());
+/// The options that the fragments set.
+fn options(fragments: &Path) -> Result<BTreeMap<String, String>> {
+    let mut options = BTreeMap::new();
     for path in files(fragments)? {
         let fragment = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         for line in fragment.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -238,9 +237,8 @@ fn requested(fragments: &Path) -> Result<(String, BTreeMap<String, String>)> {
             let before = options.insert(name.to_owned(), value.to_owned());
             ensure!(before.is_none(), "{}: {name} is set a second time", path.display());
         }
-        text.push_str(&fragment);
     }
-    Ok((text, options))
+    Ok(options)
 }
 
 /// Whether every option got its value: Kconfig drops without a word what it doesn't know and what
