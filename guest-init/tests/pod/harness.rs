@@ -72,6 +72,9 @@ pub fn be_the_guest(cgroup: &str, shares: &[String]) {
     // The root of the guest's hierarchy must be without processes, as no real root has to be.
     let own = format!("{cgroup}/init");
     std::fs::create_dir(&own).unwrap();
+    std::fs::write(format!("{cgroup}/cgroup.procs"), "0").unwrap();
+    // SAFETY: the guest has one thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWCGROUP) }.unwrap();
     std::fs::write(format!("{own}/cgroup.procs"), "0").unwrap();
     let device = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     let clone = |share: &String| {
@@ -106,12 +109,9 @@ impl Guest {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (device, theirs) = pair.unwrap();
         let cgroup = Cgroup::new();
-        let namespaces = "--mount --pid --net --uts --ipc --cgroup --fork --kill-child";
-        let script = format!(
-            "echo $$ >\"$1/cgroup.procs\" && exec unshare {namespaces} \"$0\" {GUEST} \"$@\""
-        );
-        let mut command = Command::new("sh");
-        command.args(["-c", &script]).arg(std::env::current_exe().unwrap()).arg(&cgroup.0);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"]);
+        command.arg(std::env::current_exe().unwrap()).args([GUEST, &cgroup.0]);
         command.stdin(theirs);
         for (name, path) in shares {
             command.arg(format!("{name}={}", path.display()));
@@ -203,21 +203,31 @@ struct Cgroup(String);
 /// Where the tests' own mount of the cgroup hierarchy is.
 static HIERARCHY: OnceLock<TempDir> = OnceLock::new();
 
+/// The hierarchy, in a mount namespace of the tests' own.
+fn hierarchy() -> &'static TempDir {
+    HIERARCHY.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        // SAFETY: the tests have one thread.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+        let flags = MountFlags::empty();
+        mount("cgroup2", directory.path(), "cgroup2", flags, None).unwrap();
+        directory
+    })
+}
+
+/// Whether guests get a controller: where the machine uses version 1 of cgroups they do not.
+pub fn has_controller(name: &str) -> bool {
+    let list = std::fs::read_to_string(hierarchy().path().join("cgroup.subtree_control")).unwrap();
+    list.split_whitespace().any(|controller| controller == name)
+}
+
 impl Cgroup {
     fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let hierarchy = HIERARCHY.get_or_init(|| {
-            let directory = tempfile::tempdir().unwrap();
-            // SAFETY: the tests have one thread.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
-            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-            let flags = MountFlags::empty();
-            mount("cgroup2", directory.path(), "cgroup2", flags, None).unwrap();
-            directory
-        });
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("guest-init-test-{}-{count}", std::process::id());
-        let path = hierarchy.path().join(name);
+        let path = hierarchy().path().join(name);
         std::fs::create_dir(&path).unwrap();
         Self(path.to_str().unwrap().to_owned())
     }
