@@ -19,14 +19,14 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// Builds the end-to-end tests: one program for each file or directory of `tests/tests/`.
+/// Builds the end-to-end tests: one program for each `[[test]]` of the package.
 pub fn end_to_end_tests() -> Result<Vec<Program>> {
     let mut cargo = workspace::cargo("test");
     cargo.args(["--no-run", "--package", PACKAGE, "--test", "*"]);
     // They travel to the test host; the debugging information stays at home.
     cargo.args(["--config", "profile.dev.strip='debuginfo'"]);
     let programs = built(&mut cargo, "test")?;
-    ensure!(!programs.is_empty(), "the package {PACKAGE} has no test in tests/tests/");
+    ensure!(!programs.is_empty(), "the package {PACKAGE} has no tests");
     Ok(programs)
 }
 

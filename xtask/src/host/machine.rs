@@ -3,7 +3,7 @@
 use super::Host;
 use super::disks::RunDirectory;
 use super::signals::Guard;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -13,9 +13,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// So many of the console's last lines are shown when the machine fails.
 const LINES_SHOWN: usize = 30;
+
+/// A machine whose command hasn't started after this time never starts it. It takes ten seconds if
+/// nothing else is done, and longer the more is done.
+const START_LIMIT: Duration = Duration::from_secs(300);
 
 /// The kernel's command line: root file system, console, SELinux instead of AppArmor, power-off by
 /// sysrq; a panic ends QEMU (`-no-reboot`).
@@ -90,20 +95,15 @@ impl Machine {
     /// size has changed.
     pub fn wait(mut self, control: UnixStream, resized: impl Fn() + Send + 'static) -> Result<u8> {
         let guard = Guard::new(&self.qemu, resized)?;
-        let mut status = None;
-        for line in BufReader::new(control).lines().map_while(Result::ok) {
-            if let Some(number) = line.strip_prefix("exit ") {
-                status = Some(number.parse().with_context(|| format!("exit status {number:?}"))?);
-                break;
-            }
-        }
+        let status = exit_status(&control);
         // All that the command wrote is in our sockets and files by now.
         let _ = self.qemu.kill();
-        let ended = self.qemu.wait()?;
-        match (guard.received(), status) {
-            (Some(signal), _) => Ok(128 + signal),
-            (None, Some(status)) => Ok(status),
-            (None, None) => bail!("the test host ended by itself ({ended}){}", self.last_words()),
+        self.qemu.wait()?;
+        match guard.received() {
+            Some(signal) => Ok(128 + signal),
+            None => {
+                status.map_err(|error| anyhow!("the test host: {error:#}{}", self.last_words()))
+            }
         }
     }
 
@@ -120,6 +120,20 @@ impl Machine {
         }
         text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
     }
+}
+
+/// Reads what the machine says of its command.
+fn exit_status(control: &UnixStream) -> Result<u8> {
+    control.set_read_timeout(Some(START_LIMIT))?;
+    for line in BufReader::new(control).lines() {
+        let line = line.context("it did not start the command in time")?;
+        if line == "ready" {
+            control.set_read_timeout(None)?;
+        } else if let Some(number) = line.strip_prefix("exit ") {
+            return number.parse().with_context(|| format!("exit status {number:?}"));
+        }
+    }
+    bail!("it ended before the command did")
 }
 
 impl Drop for Machine {
