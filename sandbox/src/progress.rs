@@ -48,9 +48,9 @@ impl<'a> Bar<'a> {
         if let Ok(style) = ProgressStyle::with_template(amounts) {
             self.bar.set_style(style);
         }
+        self.bar.set_message(message);
         self.bar.set_length(total);
         self.bar.set_position(done);
-        self.bar.set_message(message);
     }
 }
 

@@ -156,6 +156,9 @@ fn explain(trouble: &Trouble, console: &File, messages: Messages) {
     };
     let hint = match trouble {
         Trouble::Boot(_) => crate::doctor::kvm_is_usable().err(),
+        Trouble::Monitor(end) if trouble::exit(end).is_none() => {
+            crate::doctor::kvm_is_usable().err()
+        }
         _ => None,
     };
     let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
