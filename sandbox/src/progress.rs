@@ -17,8 +17,8 @@ pub struct Bar<'a> {
     signals: &'a Signals,
     bar: ProgressBar,
     start: Instant,
-    /// The step that was last announced where there is no terminal.
-    announced: Option<&'static str>,
+    /// The step that is shown.
+    announced: String,
 }
 
 impl<'a> Bar<'a> {
@@ -26,19 +26,23 @@ impl<'a> Bar<'a> {
     pub fn new(messages: Messages, signals: &'a Signals) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let start = Instant::now();
-        Self { messages, signals, bar, start, announced: None }
+        Self { messages, signals, bar, start, announced: String::new() }
     }
 
-    fn show(&mut self, what: &'static str, message: String, done: u64, total: u64, bytes: bool) {
+    fn show(&mut self, message: String, done: u64, total: u64, bytes: bool) {
         if self.start.elapsed() < QUIET {
             return;
         }
+        if self.announced != message {
+            self.announce(message, total, bytes);
+        }
+        self.bar.set_position(done);
+    }
+
+    /// Begins to show another step.
+    fn announce(&mut self, message: String, total: u64, bytes: bool) {
         if self.bar.is_hidden() {
-            if self.announced != Some(what) {
-                self.announced = Some(what);
-                self.messages.say(message);
-            }
-            return;
+            self.messages.say(&message);
         }
         let amounts = match (total, bytes) {
             (0, _) => "{msg}",
@@ -48,9 +52,9 @@ impl<'a> Bar<'a> {
         if let Ok(style) = ProgressStyle::with_template(amounts) {
             self.bar.set_style(style);
         }
-        self.bar.set_message(message);
         self.bar.set_length(total);
-        self.bar.set_position(done);
+        self.bar.set_message(message.clone());
+        self.announced = message;
     }
 }
 
@@ -62,15 +66,15 @@ impl Progress for Bar<'_> {
         match step {
             Step::Layer { index, count, done, total } => {
                 let message = format!("reading layer {} of {count}", index + 1);
-                self.show("layer", message, done, total, true);
+                self.show(message, done, total, true);
             }
             Step::Unpack { done, total } => {
-                self.show("unpack", "unpacking".to_owned(), done, total, false);
+                self.show("unpacking".to_owned(), done, total, false);
             }
-            Step::Sync => self.show("sync", "writing to disk".to_owned(), 0, 0, false),
+            Step::Sync => self.show("writing to disk".to_owned(), 0, 0, false),
             Step::Wait => {
                 let message = "waiting for another process that unpacks this image".to_owned();
-                self.show("wait", message, 0, 0, false);
+                self.show(message, 0, 0, false);
             }
         }
         ControlFlow::Continue(())
