@@ -49,8 +49,11 @@ in a row, or a second SIGTERM, kills the pod.";
 #[derive(Debug, Args)]
 #[command(override_usage = USAGE, after_help = EXAMPLES, args_override_self = true)]
 pub struct Run {
-    /// oci:DIR[:NAME], oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], or the path of an ACI.
-    #[arg(value_name = "IMAGE")]
+    #[arg(
+        value_name = "IMAGE",
+        help = "oci:DIR[:NAME], oci-archive:FILE[:NAME], \
+          docker-archive:FILE[:NAME], or the path of an ACI"
+    )]
     images: Vec<OsString>,
     #[command(flatten)]
     pod: PodFlags,
@@ -66,9 +69,13 @@ struct PodFlags {
           default_value = "false", default_missing_value = "true", hide_default_value = true,
           hide_possible_values = true, action = ArgAction::Set, value_parser = boolean)]
     interactive: bool,
-    /// A volume: NAME,kind=host,source=PATH[,readOnly=BOOL][,recursive=BOOL] or
-    /// NAME,kind=empty[,readOnly=BOOL][,mode=0755][,uid=0][,gid=0].
-    #[arg(long = "volume", value_name = "VOLUME")]
+    #[arg(
+        long = "volume",
+        value_name = "VOLUME",
+        help = "A volume: \
+          NAME,kind=host,source=PATH[,readOnly=BOOL][,recursive=BOOL] or \
+          NAME,kind=empty[,readOnly=BOOL][,mode=0755][,uid=0][,gid=0]"
+    )]
     volumes: Vec<Volume>,
     /// Set an environment variable of all apps.
     #[arg(long, value_name = "NAME=VALUE")]
@@ -82,7 +89,7 @@ struct PodFlags {
           default_value = "false", default_missing_value = "true", hide_default_value = true,
           hide_possible_values = true, action = ArgAction::Set, value_parser = boolean)]
     inherit_env: bool,
-    /// Host name of the pod [default: rkt-UUID].
+    /// Host name of the pod; rkt-UUID if there is none.
     #[arg(long, value_name = "NAME", value_parser = hostname)]
     hostname: Option<String>,
     /// Write the pod's UUID to a file.
@@ -132,7 +139,7 @@ pub struct AppFlags {
     /// Limit CPU time, as in 2 or 500m.
     #[arg(long, value_name = "QUANTITY")]
     cpu: Option<Cpu>,
-    /// Name of the app [default: from the image's name].
+    /// Name of the app; from the image's name if there is none.
     #[arg(long, value_name = "NAME")]
     name: Option<AcName>,
     /// Make the root file system read-only.

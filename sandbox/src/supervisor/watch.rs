@@ -40,8 +40,9 @@ pub struct TimeLimits {
 impl Default for TimeLimits {
     fn default() -> Self {
         Self {
-            boot: Duration::from_secs(60),
-            setup: Duration::from_secs(60),
+            // A boot takes a tenth of a second; on a host that is overloaded with them, much more.
+            boot: Duration::from_secs(120),
+            setup: Duration::from_secs(120),
             // A volume on a slow disk takes its time.
             finish: Duration::from_secs(300),
             drain: Duration::from_secs(10),
