@@ -18,9 +18,11 @@ pub fn open_kernel_log() {
     std::panic::set_hook(Box::new(|panic| say(panic)));
 }
 
-/// Writes one line to the kernel's log, as critical: that reaches the console.
+/// Writes one line to the kernel's log, as critical: that reaches the console. The kernel holds a
+/// line without an end back until the next one.
 pub fn say(what: impl Display) {
-    let line = format!("<2>guest-init: {what}").replace('\n', " ");
+    let mut line = format!("<2>guest-init: {what}").replace('\n', " ");
+    line.push('\n');
     if let Some(log) = KERNEL_LOG.get() {
         let _ = rustix::io::write(log, line.as_bytes());
     }
