@@ -34,8 +34,8 @@ pub(super) fn load(memory: &GuestMemory, path: &Path) -> Result<Entry, BootError
     let file_error = |error| BootError::File { path: path.to_owned(), error };
     let kernel_error = |error| BootError::Kernel { path: path.to_owned(), error };
     let mut file = File::open(path).map_err(file_error)?;
-    let mut magic = [0; 4];
-    file.read_exact(&mut magic).map_err(file_error)?;
+    let mut magic = Vec::new();
+    (&mut file).take(4).read_to_end(&mut magic).map_err(file_error)?;
 
     let high = GuestAddress(HIGH_MEMORY);
     if magic == *b"\x7fELF" {
