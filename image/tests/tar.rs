@@ -179,6 +179,21 @@ fn an_archive_has_an_end_and_nothing_after_it() {
     for length in [1, 100, 511, 513, good.len() - 1] {
         check_refused(&good[..length], "truncated");
     }
+    // A layer, whose digest was checked, may lack the end marker; nothing else may be missing.
+    let limits = Limits::default();
+    for (length, whole) in [(0, 0), (512, 9), (1536, 1), (2048, 2), (2560, 2), (2049, 9)] {
+        let reader = TarReader::new(Cursor::new(&good[..length]), &limits).unwrap();
+        let mut reader = reader.without_end_marker();
+        let mut entries = 0;
+        let end = loop {
+            match reader.next_entry() {
+                Ok(Some(_)) => entries += 1,
+                Ok(None) => break entries,
+                Err(_) => break 9,
+            }
+        };
+        assert_eq!(end, whole, "of the first {length} bytes");
+    }
     let padded = [good.clone(), vec![0; 8192]].concat();
     assert_eq!(read(&padded).unwrap().len(), 2);
     check_refused(&[good.clone(), good.clone()].concat(), "after the archive's end");

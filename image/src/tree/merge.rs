@@ -88,6 +88,9 @@ impl Tree {
         limits.check(Limit::Layers, u64::from(number) + 1)?;
         self.layers += 1;
         let mut archive = TarReader::new(layer, limits)?;
+        if format == LayerFormat::Changeset {
+            archive = archive.without_end_marker();
+        }
         let mut merge = Merge { tree: self, layer: number, limits, whiteouts: HashSet::new() };
         let mut parts = AciParts::default();
         while let Some(mut entry) = archive.next_entry()? {

@@ -159,6 +159,7 @@ pub struct TarReader<'a, R> {
     /// Where the next header begins.
     next: u64,
     ended: bool,
+    may_end_anywhere: bool,
     limits: &'a Limits,
 }
 
@@ -170,6 +171,12 @@ struct Before {
     extended: Option<Extended>,
 }
 
+impl Before {
+    fn is_empty(&self) -> bool {
+        self.long_name.is_none() && self.long_link.is_none() && self.extended.is_none()
+    }
+}
+
 impl<'a, R: Read + Seek> TarReader<'a, R> {
     /// Reads `archive` from its beginning. Many small reads are made: buffer it.
     ///
@@ -178,7 +185,23 @@ impl<'a, R: Read + Seek> TarReader<'a, R> {
     pub fn new(mut archive: R, limits: &'a Limits) -> Result<Self, TarError> {
         let length = archive.seek(SeekFrom::End(0))?;
         archive.seek(SeekFrom::Start(0))?;
-        Ok(Self { archive, length, position: 0, next: 0, ended: false, limits })
+        Ok(Self {
+            archive,
+            length,
+            position: 0,
+            next: 0,
+            ended: false,
+            may_end_anywhere: false,
+            limits,
+        })
+    }
+
+    /// Takes the end of the file after an entry for the archive's end, too: some tools, umoci among
+    /// them, leave the end marker out. Only for what a digest says to be whole.
+    #[must_use]
+    pub fn without_end_marker(mut self) -> Self {
+        self.may_end_anywhere = true;
+        self
     }
 
     /// The next entry; `None` at the archive's end, which was then checked.
@@ -190,13 +213,14 @@ impl<'a, R: Read + Seek> TarReader<'a, R> {
         while !self.ended {
             self.skip_to(self.next)?;
             let at = self.position;
+            if self.may_end_anywhere && at == self.length && before.is_empty() {
+                self.ended = true;
+                break;
+            }
             let block = self.block()?;
             self.next = self.position;
             if block == [0; BLOCK] {
-                if before.long_name.is_some()
-                    || before.long_link.is_some()
-                    || before.extended.is_some()
-                {
+                if !before.is_empty() {
                     return Err(malformed(at, "an extended header without an entry"));
                 }
                 self.check_end(at)?;
