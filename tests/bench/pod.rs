@@ -74,6 +74,7 @@ impl Pod {
 
         let mut command = Command::new(format!("{LIBEXEC}/sandbox-vmm"));
         command.arg("--config-fd").arg(config.as_raw_fd().to_string()).env_clear();
+        come_to_rest();
         let start = now();
         let monitor = command.spawn()?;
         drop((monitor_control, monitor_console, config, share));
@@ -123,9 +124,18 @@ fn start_worker() -> Result<(Child, UnixStream), Box<dyn Error>> {
         .spawn()?;
     let stream = UnixStream::connect(&path)?;
     std::fs::remove_file(&path)?;
-    // The worker's start is its own: let it come to rest before the clock runs.
-    std::thread::sleep(Duration::from_millis(200));
     Ok((worker, stream))
+}
+
+/// Waits until what was started or ended before is done, and then for the next half second: the
+/// host's kernel makes KVM_CREATE_VM wait for timer ticks, so all boots begin at the same distance
+/// from one.
+fn come_to_rest() {
+    const HALF_SECOND: Duration = Duration::from_millis(500);
+    std::thread::sleep(HALF_SECOND);
+    let past = now().as_nanos() % HALF_SECOND.as_nanos();
+    let past = Duration::from_nanos(u64::try_from(past).unwrap_or(0));
+    std::thread::sleep(HALF_SECOND - past);
 }
 
 fn now() -> Duration {
