@@ -70,6 +70,7 @@ fn what_an_app_makes_has_the_apps_owner_and_mode_on_the_host() {
     run(tiny())
         .volume("v", volume.path(), "", "/v")
         .with("--user=alice")
+        .with("--group=alice")
         .sh("umask 027; echo x >/v/file; mkdir /v/d; ln -s file /v/link")
         .exits(0);
     for (name, mode) in [("file", 0o100_640), ("d", 0o40_750), ("link", 0o120_777)] {
