@@ -6,11 +6,11 @@ use crate::initramfs;
 use crate::kernel;
 use crate::packages;
 use crate::workspace;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 /// Linked statically: they run where there is no C library, or where none should be reachable.
 const STATIC: &[&str] = &["guest-init", "sandbox-fs", "sandbox-vmm"];
@@ -49,7 +49,9 @@ pub fn dist() -> Result<PathBuf> {
     if !bin.join("rkt").is_symlink() {
         symlink("sandbox", bin.join("rkt"))?;
     }
-    let initramfs = initramfs::archive(&fs::read(linked.join("guest-init"))?)?;
+    let init = target.join("guest-init");
+    install(&linked.join("guest-init"), &init)?;
+    let initramfs = initramfs::archive(&fs::read(init)?)?;
     replace(&library.join("initramfs"), |path| Ok(fs::write(path, initramfs)?))?;
     kernel::install(&library)?;
     Ok(dist)
@@ -57,20 +59,25 @@ pub fn dist() -> Result<PathBuf> {
 
 fn build_static() -> Result<()> {
     let mut cargo = workspace::cargo("build");
-    cargo.args(["--quiet", "--release", "--target", workspace::PLATFORM]);
+    cargo.args(["--release", "--target", workspace::PLATFORM]);
     cargo.args(STATIC.iter().flat_map(|name| ["--package", name]));
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    command::run(&mut cargo)
+    command::announced(
+        "building monitor, file server and guest-init (compiler, minutes)",
+        &mut cargo,
+    )
 }
 
 fn build_dynamic() -> Result<()> {
-    command::run(workspace::cargo("build").args(["--quiet", "--release", "--package", "sandbox"]))
+    let mut cargo = workspace::cargo("build");
+    cargo.args(["--release", "--package", "sandbox"]);
+    command::announced("building sandbox (compiler, minutes)", &mut cargo)
 }
 
-/// A program, without what a debugger wants.
+/// Copies a program without symbols; the one with symbols stays where cargo put it.
 fn install(from: &Path, to: &Path) -> Result<()> {
     replace(to, |path| {
-        fs::copy(from, path).with_context(|| from.display().to_string())?;
+        command::output(Command::new("strip").arg("-o").arg(path).arg(from))?;
         Ok(fs::set_permissions(path, Permissions::from_mode(0o755))?)
     })
 }

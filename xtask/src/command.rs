@@ -9,20 +9,20 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 /// So many of a failed command's last lines are shown.
-const LINES_SHOWN: usize = 40;
-
-/// Runs the command with our own standard streams.
-pub fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| could_not_start(command))?;
-    if !status.success() {
-        bail!("{} ended with {status}", line(command));
-    }
-    Ok(())
-}
+const LINES_SHOWN: usize = 100;
 
 /// Runs the command and shows the last line of its output while it lasts; if it fails, the error
 /// holds the last lines. For what takes long and says much: compilers, package managers.
 pub fn watched(command: &mut Command) -> Result<()> {
+    watch(command, LastLine::new())
+}
+
+/// The same as a step of its own, of which nothing is said if there turns out to be little to do.
+pub fn announced(what: &str, command: &mut Command) -> Result<()> {
+    watch(command, LastLine::announcing(what))
+}
+
+fn watch(command: &mut Command, mut shown: LastLine) -> Result<()> {
     let (reader, writer) = std::io::pipe()?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let mut child = command.spawn().with_context(|| could_not_start(command))?;
@@ -38,9 +38,8 @@ pub fn watched(command: &mut Command) -> Result<()> {
         }
     });
     let mut last = VecDeque::from([line(command)]);
-    let mut shown = LastLine::new();
     loop {
-        match lines.recv_timeout(Duration::from_secs(5)) {
+        match lines.recv_timeout(Duration::from_secs(1)) {
             Ok(line) if line.is_empty() => {}
             Ok(line) => {
                 if last.len() == LINES_SHOWN {

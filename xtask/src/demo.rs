@@ -28,7 +28,7 @@ pub fn run() -> Result<ExitCode> {
         }
         Some(found) => {
             note(format!("using the test host, because this machine's KVM can't be used: {found}"));
-            let host = Host { share: Some(images), ..Host::default() };
+            let host = Host { share: Some(images), no_build: true, ..Host::default() };
             let command = sandbox_run("sandbox".into(), Path::new("/mnt/share"));
             host.run(&command, Streams::own())?
         }

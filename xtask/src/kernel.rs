@@ -102,7 +102,6 @@ pub fn build() -> Result<PathBuf> {
             make(&source, directory)
         })
     })?;
-    note(format!("guest kernel: {}", entry.display()));
     Ok(entry)
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// To build the product: a C compiler to link with, and the static libraries.
-pub const PRODUCT: &[&str] = &["gcc", "libc6-dev", "libcap-ng-dev"];
+pub const PRODUCT: &[&str] = &["binutils", "gcc", "libc6-dev", "libcap-ng-dev"];
 
 /// To boot the test host and to build its root image.
 pub const HOST: &[&str] =

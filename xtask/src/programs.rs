@@ -50,7 +50,7 @@ pub fn fuzz_targets(target: &Path, flags: &[&str]) -> Result<Vec<Program>> {
 
 /// Runs cargo and returns the programs of that kind that it names.
 fn built(cargo: &mut Command, kind: &str) -> Result<Vec<Program>> {
-    cargo.args(["--quiet", "--message-format=json-render-diagnostics"]);
+    cargo.arg("--message-format=json-render-diagnostics");
     let messages = command::captured(cargo)?;
     let mut programs = Vec::new();
     for line in messages.lines() {

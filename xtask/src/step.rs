@@ -27,22 +27,42 @@ pub fn note(what: impl Display) {
 #[derive(Debug)]
 pub struct LastLine {
     terminal: bool,
+    started: Instant,
     shown: Instant,
+    /// To be said first; then it is gone.
+    heading: Option<String>,
+    /// Whether the heading was said, so that its end has to be said too.
+    announced: bool,
 }
 
 impl LastLine {
     /// How often a log gets a line.
     const PERIOD: Duration = Duration::from_secs(30);
+    /// What ends sooner isn't announced.
+    const SHORT: Duration = Duration::from_secs(2);
     /// As many characters of a line are shown.
     const WIDTH: usize = 90;
 
-    /// Nothing shown yet.
+    /// Of a step that has been announced.
     pub fn new() -> Self {
-        LastLine { terminal: std::io::stderr().is_terminal(), shown: Instant::now() }
+        let (terminal, now) = (std::io::stderr().is_terminal(), Instant::now());
+        LastLine { terminal, started: now, shown: now, heading: None, announced: false }
+    }
+
+    /// Of something that is announced if it takes a while.
+    pub fn announcing(what: &str) -> Self {
+        LastLine { heading: Some(what.to_owned()), ..LastLine::new() }
     }
 
     /// `line` is the newest one.
     pub fn show(&mut self, line: &str) {
+        if self.heading.is_some() && self.started.elapsed() < Self::SHORT {
+            return;
+        }
+        if let Some(what) = self.heading.take() {
+            eprintln!("==> {what}");
+            self.announced = true;
+        }
         let line: String =
             line.chars().filter(|c| !c.is_control()).take(Self::WIDTH).collect::<String>();
         if self.terminal {
@@ -56,8 +76,11 @@ impl LastLine {
 
 impl Drop for LastLine {
     fn drop(&mut self) {
-        if self.terminal {
+        if self.terminal && self.heading.is_none() {
             eprint!("\r\x1b[2K");
+        }
+        if self.announced {
+            eprintln!("    done in {}", duration(self.started.elapsed()));
         }
     }
 }

@@ -73,7 +73,7 @@ fn style() -> Result<Counts> {
     let mut format = workspace::cargo("fmt");
     format.args(["--all", "--", "--check"]);
     let mut clippy = workspace::cargo("clippy");
-    clippy.args(["--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
+    clippy.args(["--workspace", "--all-targets", "--", "--deny", "warnings"]);
     let mut counts = Counts::default();
     for command in [&mut format, &mut clippy] {
         eprintln!("==> {}", command::line(command));
@@ -86,7 +86,7 @@ fn style() -> Result<Counts> {
 fn unit(arguments: &[String]) -> Result<Counts> {
     packages::ensure(packages::PRODUCT)?;
     let mut cargo = workspace::cargo("test");
-    cargo.args(["--quiet", "--no-fail-fast", "--"]).args(arguments).stdout(Stdio::piped());
+    cargo.args(["--no-fail-fast", "--"]).args(arguments).stdout(Stdio::piped());
     eprintln!("==> {}", command::line(&cargo));
     let mut child = cargo.spawn()?;
     let mut counter = Counter::new(Box::new(std::io::stdout()));
