@@ -1,5 +1,5 @@
 //! What the manual says happens, happens.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail their test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail their test")]
 
 mod apps;
 mod doctor;

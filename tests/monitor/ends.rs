@@ -62,7 +62,35 @@ fn a_triple_fault_is_told_as_one() {
     assert_eq!(machine.ends(), Some(Exit::TripleFault), "{}", machine.console());
 }
 
-/// The same under `sandbox run`: status 254, and a line that says it.
+/// "The guest kernel, an ELF `vmlinux` or a bzImage": both are entered where they say. This bzImage
+/// (Linux's boot protocol, "The Real-Mode Kernel Header") resets the machine with its first
+/// instructions.
+#[test]
+fn a_bzimage_is_entered_at_its_64_bit_entry_point() {
+    let directory = temporary();
+    let mut image = vec![0; 0x600];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0x1f1, &[1]); // one sector of real-mode code
+    put(0x1fe, &[0x55, 0xaa]);
+    put(0x200, &[0xeb, 0x66]); // over the header
+    put(0x202, b"HdrS");
+    put(0x206, &0x20c_u16.to_le_bytes());
+    put(0x211, &[1]); // loaded high
+    put(0x214, &0x10_0000_u32.to_le_bytes());
+    put(0x236, &[1]); // has a 64-bit entry point, 0x200 bytes into the code
+    image.extend_from_slice(&[
+        0xb0, 0xfe, // mov al, 0xfe
+        0xe6, 0x64, // out 0x64, al
+        0xf4, // hlt
+    ]);
+    image.resize(0x1000, 0);
+    let file = directory.path().join("bzImage");
+    fs::write(&file, image).unwrap();
+    let mut machine = Machine::start(&file, &installed().1);
+    assert_eq!(machine.ends(), Some(Exit::Reset), "{}", machine.console());
+}
+
+/// A triple fault under `sandbox run`: status 254, and a line that says it.
 #[test]
 fn a_pod_whose_kernel_crashes_fails_and_says_how() {
     let directory = temporary();

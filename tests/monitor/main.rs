@@ -1,5 +1,5 @@
 //! sandbox-vmm by itself: how a microVM ends is told as what it was.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail their test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail their test")]
 
 mod ends;
 mod virtiofsd;

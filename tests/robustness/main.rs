@@ -1,5 +1,5 @@
 //! Whatever fails, ends or is killed: one clear line, the right status, nothing left behind.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail their test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail their test")]
 
 mod failures;
 mod kills;

@@ -7,7 +7,7 @@ use sandbox_tests::{Data, run, tiny};
 fn an_image_that_was_not_verified_is_not_run() {
     let data = Data::new();
     run(tiny()).data(data.path()).secure().sh("echo it ran").fails_saying(&[
-        "sha256:",
+        "image tiny",
         "not verified",
         "--insecure-options=image",
     ]);

@@ -141,9 +141,10 @@ impl Drop for Machine {
     }
 }
 
-/// Starts a command with these descriptors, under the same numbers, and no other of ours.
+/// Starts a command with these descriptors, under the same numbers.
 pub fn spawn_with(command: &mut Command, inherited: &[OwnedFd]) -> Child {
-    // Another test's command must not get them on the way: they are inherited by this one alone.
+    // What another test starts this way must not get them, too: a copy of a control socket's end
+    // would hide that the other end hung up.
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE_AT_A_TIME.lock().unwrap();
     for descriptor in inherited {
