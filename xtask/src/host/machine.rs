@@ -3,6 +3,7 @@
 use super::Host;
 use super::disks::RunDirectory;
 use super::signals::Guard;
+use crate::command;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::ffi::{OsStr, OsString};
@@ -78,7 +79,7 @@ impl Machine {
         let qemu_end = inheritable(qemu_end)?;
         let mut qemu = dies_with_us("qemu-system-x86_64");
         qemu.current_dir(directory.path());
-        qemu.args(machine_arguments(host, directory));
+        qemu.args(machine_arguments(host, directory, emulation()?));
         qemu.args(disk_arguments(directory));
         qemu.args(port_arguments(&ports));
         qemu.args(tpm_arguments(&qemu_end));
@@ -178,21 +179,38 @@ fn start_tpm(directory: &RunDirectory, control: OwnedFd) -> Result<Child> {
     swtpm.spawn().context("starting swtpm")
 }
 
+/// How QEMU emulates. Before version 8.1 a CPU may go on with code that another has just replaced;
+/// a kernel replaces its own, KVM's too whenever a pod starts. So there the CPUs take turns.
+fn emulation() -> Result<&'static str> {
+    let text = command::output(Command::new("qemu-system-x86_64").arg("--version"))?;
+    let mut numbers = text
+        .split_once("version ")
+        .map_or("", |(_, version)| version)
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) >= (8, 1) => Ok("tcg,thread=multi"),
+        _ => Ok("tcg,thread=single"),
+    }
+}
+
 /// Processors, memory, kernel, console; nothing that isn't asked for.
-fn machine_arguments(host: &Host, directory: &RunDirectory) -> Vec<OsString> {
+fn machine_arguments(host: &Host, directory: &RunDirectory, emulation: &str) -> Vec<OsString> {
     let mut command_line = COMMAND_LINE.to_owned();
     // QEMU 7.2 gets the flags after cmpxchg16b wrong, which now and then makes an interrupted
     // kernel return with a wrong direction flag and overwrite its memory; so there is none.
     let mut cpu = "max,-cx16".to_owned();
     let mut arguments = words!["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"];
-    arguments.extend(words!["-machine", "q35", "-accel", "tcg"]);
+    arguments.extend(words!["-machine", "q35"]);
     if host.icount {
         // Without erms and fsrm: each byte of a `rep movsb` would count as an instruction.
         cpu += ",-erms,-fsrm";
         command_line += " norandmaps";
+        // Counting takes a single thread.
+        arguments.extend(words!["-accel", "tcg,thread=single"]);
         arguments.extend(words!["-smp", "1", "-icount", "shift=0", "-rtc", "clock=vm"]);
     } else {
-        arguments.extend(words!["-smp", host.cpus.to_string()]);
+        arguments.extend(words!["-accel", emulation, "-smp", host.cpus.to_string()]);
     }
     arguments.extend(words!["-cpu", cpu, "-m", host.memory.to_string()]);
     arguments.extend(words!["-kernel", &directory.kernel, "-append", command_line]);
