@@ -147,10 +147,7 @@ fn settings(host: &Host) -> String {
     let mut disk = |wanted: bool| if wanted { free.next().unwrap_or_default() } else { "" };
     let (share, out) = (disk(host.share.is_some()), disk(host.out.is_some()));
     let terminal = std::env::var("TERM").unwrap_or_else(|_| "dumb".into());
-    // One CPU doesn't run into itself, and benchmarks measure KVM as it is.
-    let keep_kvm = if host.icount || host.cpus == 1 { "" } else { "yes" };
-    let terminal = quoted(&terminal);
-    format!("SHARE={share}\nOUT={out}\nTERMINAL={terminal}\nKEEP_KVM={keep_kvm}\n")
+    format!("SHARE={share}\nOUT={out}\nTERMINAL={}\n", quoted(&terminal))
 }
 
 /// The command as a shell script.
