@@ -79,7 +79,7 @@ impl Machine {
         let qemu_end = inheritable(qemu_end)?;
         let mut qemu = dies_with_us("qemu-system-x86_64");
         qemu.current_dir(directory.path());
-        qemu.args(machine_arguments(host, directory, emulation()?));
+        qemu.args(machine_arguments(host, directory, processors(host.cpus)?));
         qemu.args(disk_arguments(directory));
         qemu.args(port_arguments(&ports));
         qemu.args(tpm_arguments(&qemu_end));
@@ -179,9 +179,10 @@ fn start_tpm(directory: &RunDirectory, control: OwnedFd) -> Result<Child> {
     swtpm.spawn().context("starting swtpm")
 }
 
-/// How QEMU emulates. Before version 8.1 a CPU may go on with code that another has just replaced;
-/// a kernel replaces its own, KVM's too whenever a pod starts. So there the CPUs take turns.
-fn emulation() -> Result<&'static str> {
+/// How many CPUs the machine gets of those asked for. Before version 8.1 of QEMU a CPU may go on with
+/// code that another has just replaced, and kernels replace their own, KVM's too whenever a pod
+/// starts; so there it is one. (Two that take turns wait for each other most of the time.)
+fn processors(asked: u8) -> Result<u8> {
     let text = command::output(Command::new("qemu-system-x86_64").arg("--version"))?;
     let mut numbers = text
         .split_once("version ")
@@ -189,13 +190,13 @@ fn emulation() -> Result<&'static str> {
         .split(|c: char| !c.is_ascii_digit())
         .map_while(|number| number.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) >= (8, 1) => Ok("tcg,thread=multi"),
-        _ => Ok("tcg,thread=single"),
+        (Some(major), Some(minor)) if (major, minor) >= (8, 1) => Ok(asked),
+        _ => Ok(1),
     }
 }
 
 /// Processors, memory, kernel, console; nothing that isn't asked for.
-fn machine_arguments(host: &Host, directory: &RunDirectory, emulation: &str) -> Vec<OsString> {
+fn machine_arguments(host: &Host, directory: &RunDirectory, processors: u8) -> Vec<OsString> {
     let mut command_line = COMMAND_LINE.to_owned();
     // QEMU 7.2 gets the flags after cmpxchg16b wrong, which now and then makes an interrupted
     // kernel return with a wrong direction flag and overwrite its memory; so there is none.
@@ -210,7 +211,7 @@ fn machine_arguments(host: &Host, directory: &RunDirectory, emulation: &str) -> 
         arguments.extend(words!["-accel", "tcg,thread=single"]);
         arguments.extend(words!["-smp", "1", "-icount", "shift=0", "-rtc", "clock=vm"]);
     } else {
-        arguments.extend(words!["-accel", emulation, "-smp", host.cpus.to_string()]);
+        arguments.extend(words!["-accel", "tcg", "-smp", processors.to_string()]);
     }
     arguments.extend(words!["-cpu", cpu, "-m", host.memory.to_string()]);
     arguments.extend(words!["-kernel", &directory.kernel, "-append", command_line]);

@@ -57,7 +57,7 @@ pub struct Host {
     /// The host's memory.
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub memory: u32,
-    /// The host's CPUs; one with --icount.
+    /// The host's CPUs; one with --icount, or where QEMU is older than 8.1.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub cpus: u8,
     /// Build nothing first: install what target/dist holds, if anything.
