@@ -85,6 +85,7 @@ fn style() -> Result<Counts> {
 /// `cargo test` of the workspace's default members.
 fn unit(arguments: &[String]) -> Result<Counts> {
     packages::ensure(packages::PRODUCT)?;
+    packages::ensure(packages::ORACLES)?;
     let mut cargo = workspace::cargo("test");
     cargo.args(["--no-fail-fast", "--"]).args(arguments).stdout(Stdio::piped());
     eprintln!("==> {}", command::line(&cargo));
