@@ -23,6 +23,7 @@
 mod config;
 mod digest;
 mod error;
+pub mod evidence;
 pub mod format;
 mod image;
 pub mod layer;
