@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the suites, and the counts at the end.
 
 mod counts;
+mod deny;
 mod end_to_end;
 mod fuzz;
 
@@ -25,7 +26,7 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Suite {
-    /// rustfmt and clippy.
+    /// rustfmt, clippy and cargo-deny.
     Style,
     /// Unit and property tests, and what else needs no test host.
     Unit,
@@ -79,6 +80,7 @@ fn style() -> Result<Counts> {
         eprintln!("==> {}", command::line(command));
         counts += Counts::of(command.status()?.success());
     }
+    counts += deny::check()?;
     Ok(counts)
 }
 
