@@ -1,5 +1,6 @@
-//! What the guest gets from its host: connections and files.
+//! What the guest gets from its host: connections, files and disks.
 
+use crate::disk::{self, Disk};
 use crate::error::{Error, Tried, checked};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
@@ -18,9 +19,15 @@ pub trait Host {
     /// # Errors
     /// There is no such device, or it does not answer.
     fn mount_shares(&self, tag: &str, directory: &str) -> Result<(), Error>;
+
+    /// The disks that the host has given a serial.
+    ///
+    /// # Errors
+    /// The kernel does not list them, or the host does not answer.
+    fn disks(&self) -> Result<Vec<Disk>, Error>;
 }
 
-/// The host of a virtual machine: virtio-vsock and virtio-fs.
+/// The host of a virtual machine: virtio-vsock, virtio-fs and virtio-blk.
 #[derive(Debug)]
 pub struct Machine;
 
@@ -39,6 +46,10 @@ impl Host for Machine {
     fn mount_shares(&self, tag: &str, directory: &str) -> Result<(), Error> {
         mount(tag, directory, c"virtiofs", MountFlags::NODEV, None)
             .tried(format_args!("mounting the virtio-fs device \"{tag}\""))
+    }
+
+    fn disks(&self) -> Result<Vec<Disk>, Error> {
+        disk::with_serials()
     }
 }
 

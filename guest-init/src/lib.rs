@@ -6,13 +6,15 @@
 //!    the console that it is up ([`mounts`], [`console`]).
 //! 2. It dials the host and says hello ([`host`]). While the host answers, it leaves the initramfs
 //!    for a root of its own and mounts the cgroup hierarchy.
-//! 3. It receives the [`Pod`](sandbox_protocol::Pod), mounts the host's shares, and makes the
-//!    pod's PID namespace (`process`).
+//! 3. It receives the [`Pod`](sandbox_protocol::Pod), mounts images from their disks, each through
+//!    dm-verity with the root hash that the host has named (`image`), mounts the scratch disk and
+//!    the host's shares, and makes the pod's PID namespace (`process`).
 //! 4. For each app it connects the streams and forks into the app's cgroup. The new process makes
 //!    its own root in its own mount namespace, becomes the app's user, and executes the program
 //!    (`app`).
-//! 5. One loop relays the streams, passes signals on, and reports what ends ([`pod`]). No thread
-//!    is ever made, so that a forked process can do all of that in plain code.
+//! 5. One loop relays the streams, passes signals on, and reports what ends and what of an image
+//!    is not what was verified ([`pod`]). No thread is ever made, so that a forked process can do
+//!    all of that in plain code.
 //! 6. When every app has ended, what is left is killed, volumes are written back, and the machine
 //!    is reset.
 //!
@@ -22,12 +24,16 @@
 mod app;
 mod cgroup;
 pub mod console;
+pub mod disk;
+mod dm;
 mod error;
 pub mod host;
+mod image;
 pub mod mounts;
 mod network;
 pub mod pod;
 mod process;
 mod relay;
+mod uevent;
 
 pub use error::Error;

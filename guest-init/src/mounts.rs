@@ -2,7 +2,7 @@
 //! file systems that guest-init itself lives in.
 
 use crate::error::{Error, Tried, checked};
-use rustix::fs::{AtFlags, CWD, Mode, mkdirat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, open};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
@@ -14,6 +14,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Where the shares of the host are, in guest-init's own tree.
 pub(crate) const SHARES: &str = "/share";
+/// Where images are, a directory for each.
+pub(crate) const IMAGES: &str = "/image";
+/// Where the scratch disk is, if there is one.
+pub(crate) const SCRATCH: &str = "/scratch";
 /// Where the cgroup v2 hierarchy is.
 pub(crate) const CGROUPS: &str = "/cgroup";
 /// Writable layers and device nodes of apps, a directory for each.
@@ -52,7 +56,7 @@ pub fn enter_own_root() -> Result<(), Error> {
         .and_then(|()| chroot("."))
         .tried("entering the root file system of guest-init")?;
 
-    for path in [SHARES, CGROUPS, APPS, VOLUMES, SYS_FS] {
+    for path in [SHARES, IMAGES, CGROUPS, APPS, VOLUMES, SYS_FS] {
         directory(path, 0o755)?;
     }
     directory(VOID, 0o555)?;
@@ -70,6 +74,12 @@ pub(crate) fn directory(path: &str, mode: u32) -> Result<(), Error> {
     }
 }
 
+/// Opens a directory of guest-init's own tree.
+pub(crate) fn open_directory(path: &str) -> Result<OwnedFd, Error> {
+    open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .tried(format_args!("opening {path}"))
+}
+
 /// Makes a mount of a new file system that is not attached anywhere yet. Options without a value
 /// are flags.
 pub(crate) fn new_filesystem(
@@ -77,10 +87,20 @@ pub(crate) fn new_filesystem(
     options: &[(&str, &str)],
     attributes: MountAttrFlags,
 ) -> Result<OwnedFd, Error> {
+    // What lists of mounts show.
+    new_disk_filesystem(kind, kind, options, attributes)
+}
+
+/// The same of a file system that is on a disk, whose node is at the path `source`.
+pub(crate) fn new_disk_filesystem(
+    kind: &str,
+    source: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Error> {
     let make = || -> rustix::io::Result<OwnedFd> {
         let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-        // What lists of mounts show.
-        fsconfig_set_string(&context, "source", kind)?;
+        fsconfig_set_string(&context, "source", source)?;
         for (key, value) in options {
             match *value {
                 "" => fsconfig_set_flag(&context, *key)?,

@@ -1,16 +1,19 @@
 //! The pod's life: set up as the host says, watched until every app has ended.
 
 use crate::app::{self, Running, root, stdio::Stream};
+use crate::disk::{self, Disks};
 use crate::error::{Error, Tried};
 use crate::host::Host;
+use crate::image::{Images, News};
 use crate::process::{Namespace, block_signals};
 use crate::relay::Side;
 use crate::{cgroup, mounts, network};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, chmod, chown, open};
+use rustix::mount::MountAttrFlags;
 use rustix::process::{Gid, Uid, umask};
 use sandbox_protocol::{
-    CONTROL_PORT, Level, Pod, Text, ToGuest, ToHost, VERSION, VolumeSource, read_to_guest,
+    CONTROL_PORT, Level, Pod, Root, Text, ToGuest, ToHost, VERSION, VolumeSource, read_to_guest,
     write_to_host,
 };
 use std::fs::File;
@@ -42,13 +45,15 @@ pub fn run(host: &dyn Host) -> Result<(), Error> {
         Some(_) => return Err(Error::Refused("the host did not begin with the set-up".into())),
         None => return Err(Error::Refused("the host hung up before the set-up".into())),
     };
-    let mut session = Session { host, control, pod: &pod, apps: Vec::new(), ended: Vec::new() };
+    let images = Images::default();
+    let mut session =
+        Session { host, control, pod: &pod, images, apps: Vec::new(), ended: Vec::new() };
     let namespace = prepared.and_then(|()| session.set_up());
     let outcome = match &namespace {
         Ok(_) => session.run_apps(),
         Err(error) => {
             let error = Text::new(error.to_string());
-            session.tell(&ToHost::Failed { app: None, error })
+            session.tell_news().and_then(|()| session.tell(&ToHost::Failed { app: None, error }))
         }
     };
     if let Ok(namespace) = namespace {
@@ -76,6 +81,7 @@ struct Session<'a> {
     host: &'a dyn Host,
     control: File,
     pod: &'a Pod,
+    images: Images,
     /// By index of the app; `None` if it has ended or could not be started.
     apps: Vec<Option<Running>>,
     /// Apps that have ended, whose connections the host may not have closed yet.
@@ -86,23 +92,25 @@ struct Session<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Control,
+    Images,
     Report(usize),
     Process(usize),
     Stream(usize, Stream, Side),
 }
 
 impl Session<'_> {
-    fn set_up(&self) -> Result<Namespace, Error> {
+    fn set_up(&mut self) -> Result<Namespace, Error> {
         let pod = self.pod;
         rustix::system::sethostname(pod.hostname.as_bytes())
             .tried(format_args!("setting the host name \"{}\"", pod.hostname))?;
+        self.mount_disks()?;
         if let Some(tag) = &pod.share_tag {
             self.host.mount_shares(tag, mounts::SHARES)?;
         }
         // Each share is mounted once, here, so that apps that have it in common see one file
         // system, with one cache.
         for app in &pod.apps {
-            root::open_share(&app.root_share)?;
+            root::open_lower(app)?;
         }
         for (index, volume) in (0..).zip(&pod.volumes) {
             match volume.source {
@@ -117,6 +125,23 @@ impl Session<'_> {
             }
         }
         Namespace::enter()
+    }
+
+    fn mount_disks(&mut self) -> Result<(), Error> {
+        let pod = self.pod;
+        if pod.images.is_empty() && pod.scratch.is_none() {
+            return Ok(());
+        }
+        let mut disks = Disks::new(self.host.disks()?);
+        self.images.mount(&pod.images, &mut disks)?;
+        let Some(serial) = &pod.scratch else { return Ok(()) };
+        let device = disks.take(serial)?.device;
+        // A disk that lives as long as its pod is not worth being prepared in the background.
+        let options = [("noinit_itable", "")];
+        // As the tmpfs that it takes the place of: whether apps can use programs with the set-user-ID
+        // bit and device nodes is decided by the mount that they see, their overlay.
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        disk::mount(device, "ext4", &options, attributes, mounts::SCRATCH)
     }
 
     /// Starts the apps and watches them until all have ended.
@@ -136,6 +161,7 @@ impl Session<'_> {
             for (source, events) in self.poll() {
                 match source {
                     Source::Control => self.obey()?,
+                    Source::Images => self.tell_news()?,
                     Source::Report(index) => self.take_report(index)?,
                     Source::Process(index) => {
                         self.take_report(index)?;
@@ -156,6 +182,7 @@ impl Session<'_> {
     /// Waits until something happens.
     fn poll(&self) -> Vec<(Source, PollFlags)> {
         let mut watched = vec![(Source::Control, self.control.as_fd(), PollFlags::IN)];
+        watched.extend(self.images.announcements().map(|fd| (Source::Images, fd, PollFlags::IN)));
         for (index, app) in self.apps.iter().enumerate() {
             let Some(app) = app else { continue };
             let report = app.report().map(|fd| (Source::Report(index), fd, PollFlags::IN));
@@ -211,9 +238,26 @@ impl Session<'_> {
                     // It has nothing more to do than to exit.
                     let _ = process.wait();
                 }
-                self.tell(&ToHost::Failed { app: Some(number(index)), error: Text::new(error) })
+                let error = self.explain(index, error);
+                self.tell_news()?;
+                self.tell(&ToHost::Failed { app: Some(number(index)), error })
             }
         }
+    }
+
+    /// Says of an app that could not be started if the cause may be its image.
+    fn explain(&mut self, app: usize, error: String) -> Text {
+        let corrupted = match self.pod.apps[app].root {
+            Root::Image(image) => self.images.corrupted_block(image),
+            Root::Share(_) => None,
+        };
+        Text::new(match corrupted {
+            Some(block) => format!(
+                "the content of the app's image is not what was verified, block {block} of its disk \
+                 for one: {error}"
+            ),
+            None => error,
+        })
     }
 
     fn take_end(&mut self, index: usize) -> Result<(), HungUp> {
@@ -232,6 +276,8 @@ impl Session<'_> {
             }
             if let Some(ended) = app.ended() {
                 self.ended.extend(self.apps[index].take());
+                // What has made it end comes first.
+                self.tell_news()?;
                 self.tell(&ToHost::Exited {
                     app: number(index),
                     status: ended.status,
@@ -292,6 +338,23 @@ impl Session<'_> {
                 return;
             }
         }
+    }
+
+    /// Tells the host what was found in images that is not what was verified.
+    fn tell_news(&mut self) -> Result<(), HungUp> {
+        for news in self.images.news() {
+            self.tell(&match news {
+                News::Corrupted { image, block } => ToHost::Corrupted { image, block },
+                News::Lost => ToHost::Log {
+                    level: Level::Warning,
+                    text: Text::new(
+                        "announcements of the kernel were lost: blocks of images may be corrupted \
+                         that are not named here",
+                    ),
+                },
+            })?;
+        }
+        Ok(())
     }
 
     fn log(&mut self, level: Level, error: &Error) -> Result<(), HungUp> {

@@ -72,6 +72,15 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// The image has something that its file system can't hold, or not in a way that a guest could
+    /// use.
+    #[error("'{path}' cannot be in the image's file system: {problem}")]
+    Filesystem {
+        /// The file's path in the image.
+        path: Text,
+        /// What is in the way.
+        problem: &'static str,
+    },
     /// A folder of the store could be changed by others.
     #[error(
         "{path} belongs to another user or is open to others, so image files in it cannot be \

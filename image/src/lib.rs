@@ -22,6 +22,7 @@
 
 mod config;
 mod digest;
+pub mod erofs;
 mod error;
 pub mod evidence;
 pub mod format;
@@ -34,6 +35,7 @@ mod store;
 mod text;
 pub mod tree;
 mod unpack;
+pub mod verity;
 
 pub use config::{App, EventHandler, ImageConfig, Isolator, MountPoint, Port};
 pub use digest::{Algorithm, Digest, DigestError};

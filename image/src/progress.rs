@@ -24,6 +24,20 @@ pub enum Step {
         /// Entries of the tree.
         total: u64,
     },
+    /// The merged tree is written as one EROFS file.
+    Write {
+        /// Bytes written so far.
+        done: u64,
+        /// Bytes of the file.
+        total: u64,
+    },
+    /// A file is hashed for dm-verity, to make its hash tree or to check it.
+    Verity {
+        /// Bytes hashed so far.
+        done: u64,
+        /// Bytes of the file's data.
+        total: u64,
+    },
     /// What was written is made durable.
     Sync,
     /// Another process is unpacking the same image; its result will be used.
@@ -77,10 +91,23 @@ impl<'a> Reporter<'a> {
     }
 }
 
+/// So that what reports steps can be called by what reports steps.
+impl Progress for Reporter<'_> {
+    fn report(&mut self, step: Step) -> ControlFlow<()> {
+        match Reporter::report(self, step) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(Cancelled) => ControlFlow::Break(()),
+        }
+    }
+}
+
 impl Step {
     fn is_end(self) -> bool {
         match self {
-            Self::Layer { done, total, .. } | Self::Unpack { done, total } => done == total,
+            Self::Layer { done, total, .. }
+            | Self::Unpack { done, total }
+            | Self::Write { done, total }
+            | Self::Verity { done, total } => done == total,
             Self::Sync | Self::Wait => false,
         }
     }

@@ -22,12 +22,13 @@ mod tests;
 
 pub use frame::{FrameError, read_to_guest, read_to_host, write_to_guest, write_to_host};
 pub use message::{
-    App, ExitStatus, Level, Mount, Pod, Stdio, TerminalSize, ToGuest, ToHost, Volume, VolumeSource,
+    App, ExitStatus, ImageDisk, Level, MAX_CORRUPTED, Mount, Pod, Root, Stdio, TerminalSize,
+    ToGuest, ToHost, Verity, Volume, VolumeSource,
 };
 pub use text::Text;
 
 /// Version of this protocol. Host and guest must have the same one.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The context identifier of the host (virtio 1.3 §5.10.4).
 pub const HOST_CID: u32 = 2;

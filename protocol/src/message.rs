@@ -1,6 +1,9 @@
 use crate::Text;
 use serde::{Deserialize, Serialize};
 
+/// Of how many corrupted blocks of an image the host is told at most.
+pub const MAX_CORRUPTED: usize = 16;
+
 /// What the guest tells the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToHost {
@@ -33,6 +36,15 @@ pub enum ToHost {
         app: Option<u16>,
         /// What was tried, what was found.
         error: Text,
+    },
+    /// A block of an image was read that is not what the image's root hash says, in the files or
+    /// in the hash tree: the disk was changed after it was verified. Whoever read it got an I/O
+    /// error. Sent once for each block, and for at most [`MAX_CORRUPTED`] blocks of an image.
+    Corrupted {
+        /// Index into [`Pod::images`].
+        image: u16,
+        /// Number of the block on the image's disk, in units of 4096 bytes.
+        block: u64,
     },
     /// Something the host's owner should read in the pod's log.
     Log {
@@ -102,13 +114,41 @@ pub enum ToGuest {
 pub struct Pod {
     /// Host name of the guest.
     pub hostname: String,
-    /// Tag of the virtio-fs device that holds root file systems and volumes, if there is one.
+    /// Tag of the virtio-fs device that holds volumes and root file systems, if there is one.
     /// Each share is a directory (or a file) directly below its root.
     pub share_tag: Option<String>,
+    /// The disks that hold images, each once. Apps name theirs by index.
+    pub images: Vec<ImageDisk>,
+    /// Serial of the disk that holds what the apps write to their root file systems, if there is
+    /// one: an empty ext4 that nobody needs after the pod. Without it all that is in memory.
+    pub scratch: Option<String>,
     /// Volumes, which apps mount by index.
     pub volumes: Vec<Volume>,
     /// The apps, in the order of the command line.
     pub apps: Vec<App>,
+}
+
+/// A virtio-blk disk that holds an image: an EROFS file system, and the tree of hashes that it is
+/// verified with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDisk {
+    /// The disk's serial: 1 to 20 bytes of `[A-Za-z0-9_-]`.
+    pub serial: String,
+    /// What the disk has to hold.
+    pub verity: Verity,
+}
+
+/// What dm-verity has to know to verify a disk: hash format 1 of SHA-256 without a salt, data and
+/// hash blocks of 4096 bytes, no superblock (Documentation/admin-guide/device-mapper/verity.rst of
+/// the kernel).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verity {
+    /// How many blocks, from the beginning of the disk, hold the file system.
+    pub data_blocks: u64,
+    /// The block at which the hash tree begins, behind the file system.
+    pub hash_start: u64,
+    /// The hash of the tree's topmost block: all that the guest trusts.
+    pub root_hash: [u8; 32],
 }
 
 /// A volume of the pod.
@@ -137,14 +177,22 @@ pub enum VolumeSource {
     },
 }
 
+/// The lower layer of an app's root file system. What the app writes stays in the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Root {
+    /// A share of the virtio-fs device, by its name below the device's root.
+    Share(String),
+    /// A verified image, by its index into [`Pod::images`].
+    Image(u16),
+}
+
 /// An app of the pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct App {
     /// Its name (an ACName).
     pub name: String,
-    /// The share that is the lower layer of its root file system. What the app writes stays in the
-    /// guest.
-    pub root_share: String,
+    /// The lower layer of its root file system.
+    pub root: Root,
     /// Whether the app may write to its root file system.
     pub root_read_only: bool,
     /// The program and its arguments; not empty. Without a slash in it the program is looked up

@@ -17,8 +17,104 @@ fn to_host() -> impl Strategy<Value = ToHost> {
             ToHost::Exited { app, status, out_of_memory }
         }),
         (any::<Option<u16>>(), text()).prop_map(|(app, error)| ToHost::Failed { app, error }),
+        (any::<u16>(), any::<u64>()).prop_map(|(image, block)| ToHost::Corrupted { image, block }),
         text().prop_map(|text| ToHost::Log { level: Level::Warning, text }),
         Just(ToHost::Finished),
+    ]
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    proptest::collection::vec(any::<u8>(), 0..40)
+}
+
+fn list<T: std::fmt::Debug>(item: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
+    proptest::collection::vec(item, 0..4)
+}
+
+fn image() -> impl Strategy<Value = ImageDisk> {
+    (".{0,24}", any::<(u64, u64, [u8; 32])>()).prop_map(
+        |(serial, (data_blocks, hash_start, root_hash))| ImageDisk {
+            serial,
+            verity: Verity { data_blocks, hash_start, root_hash },
+        },
+    )
+}
+
+fn volume() -> impl Strategy<Value = Volume> {
+    let source = prop_oneof![
+        ".{0,24}".prop_map(VolumeSource::Share),
+        any::<(u32, u32, u32)>().prop_map(|(mode, uid, gid)| VolumeSource::Empty {
+            mode,
+            uid,
+            gid
+        }),
+    ];
+    (".{0,24}", source).prop_map(|(name, source)| Volume { name, source })
+}
+
+fn size() -> impl Strategy<Value = TerminalSize> {
+    any::<(u16, u16)>().prop_map(|(rows, columns)| TerminalSize { rows, columns })
+}
+
+fn stdio() -> impl Strategy<Value = Stdio> {
+    prop_oneof![
+        (any::<u32>(), size()).prop_map(|(port, size)| Stdio::Terminal { port, size }),
+        any::<(Option<u32>, u32, u32)>().prop_map(|(stdin, stdout, stderr)| Stdio::Streams {
+            stdin,
+            stdout,
+            stderr
+        }),
+    ]
+}
+
+fn app() -> impl Strategy<Value = App> {
+    let root = prop_oneof![".{0,24}".prop_map(Root::Share), any::<u16>().prop_map(Root::Image)];
+    let mount = (any::<(u16, bool)>(), bytes()).prop_map(|((volume, read_only), target)| Mount {
+        volume,
+        target,
+        read_only,
+    });
+    let names = (".{0,24}", root, any::<bool>());
+    let program = (list(bytes()), list(bytes()), bytes());
+    let user = (".{0,24}", ".{0,24}", list(any::<u32>()));
+    let rest = (list(mount), any::<(Option<u64>, Option<u32>)>(), stdio());
+    (names, program, user, rest).prop_map(|(names, program, user, rest)| App {
+        name: names.0,
+        root: names.1,
+        root_read_only: names.2,
+        argv: program.0,
+        environment: program.1,
+        working_directory: program.2,
+        user: user.0,
+        group: user.1,
+        supplementary_groups: user.2,
+        mounts: rest.0,
+        memory: rest.1.0,
+        cpu_millis: rest.1.1,
+        stdio: rest.2,
+    })
+}
+
+fn pod() -> impl Strategy<Value = Pod> {
+    let disks = (list(image()), proptest::option::of(".{0,24}"));
+    let rest = (list(volume()), list(app()));
+    (".{0,24}", proptest::option::of(".{0,24}"), disks, rest).prop_map(
+        |(hostname, share_tag, (images, scratch), (volumes, apps))| Pod {
+            hostname,
+            share_tag,
+            images,
+            scratch,
+            volumes,
+            apps,
+        },
+    )
+}
+
+fn to_guest() -> impl Strategy<Value = ToGuest> {
+    prop_oneof![
+        pod().prop_map(ToGuest::Setup),
+        any::<(u16, u8)>().prop_map(|(app, signal)| ToGuest::Signal { app, signal }),
+        (any::<u16>(), size()).prop_map(|(app, size)| ToGuest::Resize { app, size }),
     ]
 }
 
@@ -37,11 +133,22 @@ proptest! {
     }
 
     #[test]
+    fn what_the_host_sends_arrives(message in to_guest()) {
+        let mut wire = Vec::new();
+        write_to_guest(&mut wire, &message).unwrap();
+        let mut wire = wire.as_slice();
+        prop_assert_eq!(read_to_guest(&mut wire).unwrap(), Some(message));
+        prop_assert!(read_to_guest(&mut wire).unwrap().is_none());
+    }
+
+    #[test]
     fn any_bytes_are_a_message_an_end_or_an_error(
         bytes in proptest::collection::vec(any::<u8>(), 0..64),
     ) {
         let mut wire = bytes.as_slice();
         while let Ok(Some(_)) = read_to_host(&mut wire) {}
+        let mut wire = bytes.as_slice();
+        while let Ok(Some(_)) = read_to_guest(&mut wire) {}
     }
 
     #[test]
@@ -57,6 +164,26 @@ fn a_frame_longer_than_accepted_is_refused_before_it_is_read() {
         read_to_host(&mut wire),
         Err(FrameError::TooLong { length: 4097, limit: MAX_TO_HOST })
     ));
+}
+
+/// The bound is for arguments and environments: what a pod has of disks is next to nothing.
+#[test]
+fn disks_take_little_of_a_frame() {
+    let disk = ImageDisk {
+        serial: "x".repeat(20),
+        verity: Verity { data_blocks: u64::MAX, hash_start: u64::MAX, root_hash: [0xff; 32] },
+    };
+    let pod = Pod {
+        hostname: String::new(),
+        share_tag: None,
+        images: vec![disk; 16],
+        scratch: Some("x".repeat(20)),
+        volumes: Vec::new(),
+        apps: Vec::new(),
+    };
+    let mut wire = Vec::new();
+    write_to_guest(&mut wire, &ToGuest::Setup(pod)).unwrap();
+    assert!(wire.len() < 2048, "{}", wire.len());
 }
 
 #[test]

@@ -71,6 +71,12 @@ impl Progress for Bar<'_> {
             Step::Unpack { done, total } => {
                 self.show("unpacking".to_owned(), done, total, false);
             }
+            Step::Write { done, total } => {
+                self.show("writing the file system".to_owned(), done, total, true);
+            }
+            Step::Verity { done, total } => {
+                self.show("hashing the file system".to_owned(), done, total, true);
+            }
             Step::Sync => self.show("writing to disk".to_owned(), 0, 0, false),
             Step::Wait => {
                 let message = "waiting for another process that unpacks this image".to_owned();

@@ -126,8 +126,14 @@ fn a_supervisor_that_hangs_up_ends_the_microvm_at_once() {
 fn a_microvm_without_shares_boots_and_resets() {
     let (kernel, initramfs) = installed();
     let mut machine = Machine::start(&kernel, &initramfs);
-    let pod =
-        Pod { hostname: "empty".into(), share_tag: None, volumes: Vec::new(), apps: Vec::new() };
+    let pod = Pod {
+        hostname: "empty".into(),
+        share_tag: None,
+        images: Vec::new(),
+        scratch: None,
+        volumes: Vec::new(),
+        apps: Vec::new(),
+    };
     let (_, said) = machine.run(&pod);
     assert!(matches!(said.as_slice(), [ToHost::Finished]), "{said:?}");
     assert_eq!(machine.ends(), Some(Exit::Reset), "{}", machine.console());

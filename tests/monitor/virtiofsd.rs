@@ -1,6 +1,6 @@
 //! Another back end in the place of ours.
 
-use sandbox_protocol::{App, ExitStatus, Pod, Stdio, ToHost};
+use sandbox_protocol::{App, ExitStatus, Pod, Root, Stdio, ToHost};
 use sandbox_tests::image::tiny_layer;
 use sandbox_tests::machine::{Machine, installed, spawn_with};
 use sandbox_tests::temporary;
@@ -40,7 +40,7 @@ fn debians_virtiofsd_serves_a_pod() {
 fn pod(script: &str) -> Pod {
     let app = App {
         name: "app".into(),
-        root_share: "root-app".into(),
+        root: Root::Share("root-app".into()),
         root_read_only: false,
         argv: ["/bin/sh", "-c", script].map(|word| word.as_bytes().to_vec()).into(),
         environment: vec![b"PATH=/bin".to_vec()],
@@ -56,6 +56,8 @@ fn pod(script: &str) -> Pod {
     Pod {
         hostname: "other".into(),
         share_tag: Some("pod".into()),
+        images: Vec::new(),
+        scratch: None,
         volumes: Vec::new(),
         apps: vec![app],
     }

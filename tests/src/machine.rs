@@ -4,7 +4,9 @@ use crate::eventually;
 use rustix::fs::MemfdFlags;
 use rustix::io::{FdFlags, fcntl_setfd};
 use sandbox_protocol::{CONTROL_PORT, Pod, ToGuest, ToHost, read_to_host, write_to_guest};
-use sandbox_vmm::config::{CommandLine, Config, MemoryMib, Share, Tag, Unchecked, Vcpus};
+use sandbox_vmm::config::{
+    CommandLine, Config, Disk, MemoryMib, Serial, Share, Tag, Unchecked, Vcpus,
+};
 use sandbox_vmm::control::{self, Event};
 use sandbox_vmm::exit::Exit;
 use std::fs::File;
@@ -32,6 +34,17 @@ pub struct Machine {
     pub control: Option<OwnedFd>,
 }
 
+/// A disk of a microVM.
+#[derive(Debug)]
+pub struct DiskFile {
+    /// What the guest knows it by.
+    pub serial: &'static str,
+    /// Open for reading only if the disk is read-only, and for both if not.
+    pub file: File,
+    /// Whether the guest can only read it.
+    pub read_only: bool,
+}
+
 impl Machine {
     /// Starts a microVM of one CPU and 128 MiB.
     pub fn start(kernel: &Path, initramfs: &Path) -> Self {
@@ -40,21 +53,44 @@ impl Machine {
 
     /// The same with a virtio-fs device, `pod`, whose back end is at the end of this connection.
     pub fn with_share(kernel: &Path, initramfs: &Path, share: Option<OwnedFd>) -> Self {
+        Self::with_devices(kernel, initramfs, share, Vec::new())
+    }
+
+    /// The same with these disks, in this order.
+    pub fn with_disks(kernel: &Path, initramfs: &Path, disks: Vec<DiskFile>) -> Self {
+        Self::with_devices(kernel, initramfs, None, disks)
+    }
+
+    fn with_devices(
+        kernel: &Path,
+        initramfs: &Path,
+        share: Option<OwnedFd>,
+        disks: Vec<DiskFile>,
+    ) -> Self {
         let (monitor, control) = control::pair().unwrap();
         let console = tempfile::tempfile().unwrap();
         let mut inherited: Vec<OwnedFd> = vec![monitor, console.try_clone().unwrap().into()];
-        inherited.extend(share);
-        let numbers: Vec<i32> = inherited.iter().map(|one| one.as_raw_fd()).collect();
+        let [control_fd, console_fd] = [0, 1].map(|index| inherited[index].as_raw_fd());
         let tag = || Tag::try_from("pod".to_owned()).unwrap();
+        let shares = share.iter().map(|end| Share { tag: tag(), fd: end.as_raw_fd() }).collect();
+        inherited.extend(share);
+        let disk = |disk: &DiskFile| Disk {
+            serial: Serial::try_from(disk.serial.to_owned()).unwrap(),
+            fd: disk.file.as_raw_fd(),
+            read_only: disk.read_only,
+        };
+        let places = disks.iter().map(disk).collect();
+        inherited.extend(disks.into_iter().map(|disk| disk.file.into()));
         let config = Config::try_from(Unchecked {
             kernel: kernel.to_owned(),
             initramfs: initramfs.to_owned(),
             command_line: CommandLine::default(),
             vcpus: Vcpus::try_from(1).unwrap(),
             memory_mib: MemoryMib::try_from(128).unwrap(),
-            control_fd: numbers[0],
-            console_fd: numbers[1],
-            shares: numbers[2..].iter().map(|fd| Share { tag: tag(), fd: *fd }).collect(),
+            control_fd,
+            console_fd,
+            shares,
+            disks: places,
         })
         .unwrap();
         let file = rustix::fs::memfd_create("config", MemfdFlags::CLOEXEC).unwrap();
@@ -78,37 +114,42 @@ impl Machine {
     /// Runs a pod as a supervisor does, with a closed standard input, and returns what its apps
     /// wrote to streams other than the control connection, and all that the guest said.
     pub fn run(&mut self, pod: &Pod) -> (String, Vec<ToHost>) {
-        let (mut guest, mut output) = (None, String::new());
-        let mut said = Vec::new();
+        let Some(guest) = self.set_up(pod) else { return (String::new(), Vec::new()) };
+        // Standard output and standard error of each app.
         let mut streams: Vec<UnixStream> = Vec::new();
-        while let Some(event) = self.event() {
-            let Event::Connection { port, stream } = event else { continue };
-            let stream = UnixStream::from(stream);
-            if port != CONTROL_PORT {
-                streams.push(stream);
-                continue;
+        while streams.len() < 2 * pod.apps.len() {
+            match self.event() {
+                Some(Event::Connection { stream, .. }) => streams.push(stream.into()),
+                Some(_) => {}
+                None => panic!("the guest did not connect its apps: {}", self.console()),
             }
-            guest = Some(stream.try_clone().unwrap());
+        }
+        let said = listen(&guest);
+        let mut output = String::new();
+        for stream in &mut streams {
+            stream.read_to_string(&mut output).unwrap();
+        }
+        // Now the guest may reset its machine.
+        (output, said)
+    }
+
+    /// Lets a guest set up a pod that it has to refuse, and returns all that it said.
+    pub fn refuses(&mut self, pod: &Pod) -> Vec<ToHost> {
+        let guest = self.set_up(pod).expect("the guest calls");
+        listen(&guest)
+    }
+
+    /// Takes the guest's call and sends it the pod.
+    fn set_up(&mut self, pod: &Pod) -> Option<UnixStream> {
+        while let Some(event) = self.event() {
+            let Event::Connection { port: CONTROL_PORT, stream } = event else { continue };
+            let stream = UnixStream::from(stream);
             let hello = read_to_host(&mut &stream).unwrap().unwrap();
             assert!(matches!(hello, ToHost::Hello { .. }), "{hello:?}");
             write_to_guest(&mut &stream, &ToGuest::Setup(pod.clone())).unwrap();
-            // Standard output and standard error of each app.
-            while streams.len() < 2 * pod.apps.len() {
-                if let Some(Event::Connection { stream, .. }) = self.event() {
-                    streams.push(stream.into());
-                }
-            }
-            while !matches!(said.last(), Some(ToHost::Finished)) {
-                said.push(read_to_host(&mut &stream).unwrap().expect("it goes on to Finished"));
-            }
-            for stream in &mut streams {
-                stream.read_to_string(&mut output).unwrap();
-            }
-            break;
+            return Some(stream);
         }
-        // Now the guest may reset its machine.
-        drop(guest);
-        (output, said)
+        None
     }
 
     /// Waits for the monitor's end and says how the microVM ended.
@@ -139,6 +180,15 @@ impl Drop for Machine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// All that a guest says.
+fn listen(guest: &UnixStream) -> Vec<ToHost> {
+    let mut said = Vec::new();
+    while !matches!(said.last(), Some(ToHost::Finished)) {
+        said.push(read_to_host(&mut &*guest).unwrap().expect("it goes on to Finished"));
+    }
+    said
 }
 
 /// Starts a command with these descriptors, under the same numbers.

@@ -34,6 +34,9 @@ pub struct Unchecked {
     /// virtio-fs devices.
     #[serde(default)]
     pub shares: Vec<Share>,
+    /// virtio-blk devices; the guest finds them in this order.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
 }
 
 /// A virtio-fs device whose file server is another process.
@@ -44,6 +47,19 @@ pub struct Share {
     pub tag: Tag,
     /// Open file descriptor: a stream socket connected to the vhost-user back end.
     pub fd: RawFd,
+}
+
+/// A virtio-blk device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// The name by which the guest knows it.
+    pub serial: Serial,
+    /// Open file descriptor: a regular file in whole sectors of 512 bytes, which keeps its size.
+    /// Open for reading only if the disk is read-only, and for both if not.
+    pub fd: RawFd,
+    /// Whether the guest can only read it.
+    pub read_only: bool,
 }
 
 /// Why a [`Config`] can't be.
@@ -67,6 +83,15 @@ pub enum ConfigError {
     /// Two shares of the same name.
     #[error("tag {0:?} is there twice")]
     SameTag(String),
+    /// See [`Serial`].
+    #[error("serial {0:?}: 1 to {max} bytes of [A-Za-z0-9_-] are allowed", max = Serial::MAX)]
+    Serial(String),
+    /// More devices than there are slots.
+    #[error("disks: {0} are too many, at most {max} are possible", max = Config::MAX_DISKS)]
+    Disks(usize),
+    /// Two disks of the same name.
+    #[error("serial {0:?} is there twice")]
+    SameSerial(String),
     /// A number that can't be an inherited descriptor, or the same one for two uses.
     #[error("file descriptor {0} is one of 0 to 2 or negative, or is there twice")]
     Descriptor(RawFd),
@@ -75,6 +100,9 @@ pub enum ConfigError {
 impl Config {
     /// Most virtio-fs devices of a microVM.
     pub const MAX_SHARES: usize = 4;
+    /// Most virtio-blk devices of a microVM: an image for each of 16 apps, a scratch disk, and some
+    /// to spare. More would not fit the kernel's command line.
+    pub const MAX_DISKS: usize = 24;
 
     /// The fields.
     pub fn fields(&self) -> &Unchecked {
@@ -94,8 +122,17 @@ impl TryFrom<Unchecked> for Config {
                 return Err(ConfigError::SameTag(share.tag.0.clone()));
             }
         }
+        if fields.disks.len() > Self::MAX_DISKS {
+            return Err(ConfigError::Disks(fields.disks.len()));
+        }
+        for (index, disk) in fields.disks.iter().enumerate() {
+            if fields.disks[..index].iter().any(|other| other.serial == disk.serial) {
+                return Err(ConfigError::SameSerial(disk.serial.0.clone()));
+            }
+        }
         let mut descriptors = vec![fields.control_fd, fields.console_fd];
         descriptors.extend(fields.shares.iter().map(|share| share.fd));
+        descriptors.extend(fields.disks.iter().map(|disk| disk.fd));
         for (index, descriptor) in descriptors.iter().enumerate() {
             if *descriptor < 3 || descriptors[..index].contains(descriptor) {
                 return Err(ConfigError::Descriptor(*descriptor));
@@ -198,12 +235,7 @@ impl TryFrom<String> for Tag {
     type Error = ConfigError;
 
     fn try_from(tag: String) -> Result<Self, ConfigError> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if (1..=Self::MAX).contains(&tag.len()) && tag.bytes().all(allowed) {
-            Ok(Self(tag))
-        } else {
-            Err(ConfigError::Tag(tag))
-        }
+        if is_name(&tag, Self::MAX) { Ok(Self(tag)) } else { Err(ConfigError::Tag(tag)) }
     }
 }
 
@@ -213,14 +245,54 @@ impl From<Tag> for String {
     }
 }
 
+/// The name of a virtio-blk device, its serial number (virtio 1.3 §5.2.6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Serial(String);
+
+impl Serial {
+    /// Length of the field in the device's answer, in bytes.
+    pub const MAX: usize = 20;
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Serial {
+    type Error = ConfigError;
+
+    fn try_from(serial: String) -> Result<Self, ConfigError> {
+        if is_name(&serial, Self::MAX) {
+            Ok(Self(serial))
+        } else {
+            Err(ConfigError::Serial(serial))
+        }
+    }
+}
+
+impl From<Serial> for String {
+    fn from(serial: Serial) -> String {
+        serial.0
+    }
+}
+
+/// Whether a device may be called that.
+fn is_name(name: &str, max: usize) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=max).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 /// Words for the kernel's command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CommandLine(String);
 
 impl CommandLine {
-    /// Leaves room for the monitor's own words in the kernel's 2,048 bytes.
-    pub const MAX: usize = 1024;
+    /// Leaves room for the monitor's own words in the kernel's 2,048 bytes, with every device that
+    /// there can be.
+    pub const MAX: usize = 768;
 
     /// The words, separated by spaces.
     pub fn as_str(&self) -> &str {
@@ -259,7 +331,8 @@ mod tests {
     fn with(field: &str, value: &str) -> Result<Config, String> {
         let mut json: serde_json::Value = serde_json::from_str(
             r#"{"kernel":"/k","initramfs":"/i","vcpus":1,"memory_mib":256,
-                "control_fd":3,"console_fd":4,"shares":[{"tag":"pod","fd":5}]}"#,
+                "control_fd":3,"console_fd":4,"shares":[{"tag":"pod","fd":5}],
+                "disks":[{"serial":"image-0","fd":6,"read_only":true}]}"#,
         )
         .unwrap();
         json[field] = serde_json::from_str(value).unwrap();
@@ -273,6 +346,23 @@ mod tests {
     }
 
     #[test]
+    fn there_are_as_many_disks_as_is_said() {
+        let disks = |count: usize| {
+            let disks: Vec<_> = (0..count)
+                .map(|n| {
+                    format!(
+                        r#"{{"serial":"a-serial-of-20-by{n:03}","fd":{},"read_only":true}}"#,
+                        10 + n
+                    )
+                })
+                .collect();
+            with("disks", &format!("[{}]", disks.join(",")))
+        };
+        assert_eq!(disks(Config::MAX_DISKS).unwrap().fields().disks.len(), Config::MAX_DISKS);
+        assert!(disks(Config::MAX_DISKS + 1).unwrap_err().contains("too many"));
+    }
+
+    #[test]
     fn what_cannot_be_built_cannot_be_read() {
         for (field, value, complaint) in [
             ("vcpus", "0", "vcpus: 0 is not in the range"),
@@ -282,6 +372,15 @@ mod tests {
             ("control_fd", "5", "file descriptor 5"),
             ("shares", r#"[{"tag":"a/b","fd":5}]"#, "tag \"a/b\""),
             ("shares", r#"[{"tag":"a","fd":5},{"tag":"a","fd":6}]"#, "twice"),
+            ("disks", r#"[{"serial":"a b","fd":6,"read_only":true}]"#, "serial \"a b\""),
+            ("disks", r#"[{"serial":"","fd":6,"read_only":true}]"#, "serial \"\""),
+            ("disks", r#"[{"serial":"a","fd":6}]"#, "missing field `read_only`"),
+            ("disks", r#"[{"serial":"a","fd":5,"read_only":true}]"#, "file descriptor 5"),
+            (
+                "disks",
+                r#"[{"serial":"a","fd":6,"read_only":true},{"serial":"a","fd":7,"read_only":true}]"#,
+                "serial \"a\" is there twice",
+            ),
             ("command_line", r#""quiet -- sh""#, "command_line"),
             ("command_line", r#""a\nb""#, "command_line"),
             ("unknown", "1", "unknown field"),

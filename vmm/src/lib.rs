@@ -11,11 +11,13 @@
 //! 4. [`boot`]: kernel and initramfs are read into it, then command line, `boot_params`, MP table
 //!    and page tables are written. No firmware, no ACPI, no PCI.
 //! 5. [`devices`]: an IO-APIC with a line for each device, and virtio devices on the memory-mapped
-//!    transport: vsock, rng, and file systems served by workers over vhost-user.
+//!    transport: vsock, rng, file systems served by workers over vhost-user, and disks that are files
+//!    of the host's.
 //! 6. [`vcpu`]: each virtual CPU gets registers and CPUID and a thread. It runs guest code and
 //!    answers accesses to registers; it never does a device's work.
 //! 7. [`machine::Machine::run`]: the main thread waits for kicks, streams and messages of the
-//!    virtual CPUs, does the devices' work, and ends with an [`exit::Exit`].
+//!    virtual CPUs, does the devices' work, and ends with an [`exit::Exit`]. Only disks have threads
+//!    of their own: a disk can be slow ([`devices::virtio::blk`]).
 //!
 //! The guest is hostile. What it writes to registers goes through strict state machines
 //! ([`devices::virtio::mmio`]), queues are checked and frozen when their device becomes active,
@@ -65,6 +67,9 @@ pub enum VmmError {
     /// A device can't go on.
     #[error("{0}")]
     Device(devices::virtio::DeviceError),
+    /// See [`devices::virtio::blk::DiskError`].
+    #[error(transparent)]
+    Disk(#[from] devices::virtio::blk::DiskError),
     /// A descriptor of the configuration is not open.
     #[error("file descriptor {0} is not open")]
     Descriptor(RawFd),

@@ -1,10 +1,11 @@
 //! The microVM as a whole: how it is put together, its buses, its main loop.
 
 use crate::boot;
-use crate::config::{Config, Share};
+use crate::config::{Config, Disk, Share};
 use crate::control::{self, Event};
 use crate::devices::console::{self, Console};
 use crate::devices::ioapic::{self, IoApic};
+use crate::devices::virtio::blk::{Backend, Blk};
 use crate::devices::virtio::fs::Fs;
 use crate::devices::virtio::mmio::{QUEUE_NOTIFY, Registers, Request};
 use crate::devices::virtio::rng::Rng;
@@ -45,6 +46,16 @@ const RESET: u8 = 0xfe;
 
 /// Interrupt lines begin here: Linux takes line 0 for the timer's.
 const FIRST_LINE: u8 = 1;
+
+/// Interrupt lines of the largest microVM.
+#[allow(clippy::cast_possible_truncation, reason = "a sum of small constants")]
+pub(crate) const MAX_LINES: u8 =
+    FIRST_LINE + (ALWAYS + Config::MAX_SHARES + Config::MAX_DISKS) as u8;
+
+const _: () = assert!(MAX_LINES <= ioapic::MAX_LINES);
+
+/// Devices that every microVM has: vsock and rng.
+const ALWAYS: usize = 2;
 
 /// What the virtual CPUs share: everything that answers an access.
 #[derive(Debug)]
@@ -187,22 +198,16 @@ impl Machine {
     pub fn new(config: &Config) -> Result<Self, VmmError> {
         let fields = config.fields();
         let vcpus = fields.vcpus.get();
+        let count = ALWAYS + fields.shares.len() + fields.disks.len();
+        let lines = FIRST_LINE + u8::try_from(count).map_err(|_| VmmError::Devices)?;
         // KVM_CREATE_VM waits for the host kernel for as long as everything else takes here.
-        let vm = start_vm()?;
+        let vm = start_vm(lines)?;
 
         let backing = if fields.shares.is_empty() { Backing::Private } else { Backing::Shared };
         let memory = memory::allocate(fields.memory_mib.bytes(), backing)?;
-        let count = fields.shares.len() + 2;
-        let lines = FIRST_LINE + u8::try_from(count).map_err(|_| VmmError::Devices)?;
-        let mut line = String::new();
-        for index in 0..count {
-            let (address, irq) = place(index)?;
-            // 4K@address:irq, as Linux' virtio_mmio.device= wants it.
-            let _ = write!(line, "virtio_mmio.device=4K@{address:#x}:{irq} ");
-        }
-        line.push_str(fields.command_line.as_str());
+        let line = command_line(count, fields.command_line.as_str())?;
         let (kernel, initramfs) = (&fields.kernel, &fields.initramfs);
-        let entry = boot::load(&memory, kernel, initramfs, line.trim_end(), vcpus, lines)?;
+        let entry = boot::load(&memory, kernel, initramfs, &line, vcpus, lines)?;
 
         let (vm, mut cpuid) = vm.join().map_err(|_| VmmError::Devices)??;
         let vm = Arc::new(vm);
@@ -223,6 +228,9 @@ impl Machine {
         builder.rng()?;
         for share in &fields.shares {
             builder.fs(share)?;
+        }
+        for disk in &fields.disks {
+            builder.blk(disk)?;
         }
         let Builder { devices, registers, .. } = builder;
 
@@ -373,17 +381,30 @@ fn place(index: usize) -> Result<(u64, u8), VmmError> {
     Ok((layout::MMIO_BASE + layout::MMIO_STRIDE * index as u64, line))
 }
 
+/// Tells the kernel where so many devices are, and what else there is to tell it.
+fn command_line(devices: usize, more: &str) -> Result<String, VmmError> {
+    let mut line = String::new();
+    for index in 0..devices {
+        let (address, irq) = place(index)?;
+        // 4K@address:irq, as Linux' virtio_mmio.device= wants it.
+        let _ = write!(line, "virtio_mmio.device=4K@{address:#x}:{irq} ");
+    }
+    line.push_str(more);
+    line.truncate(line.trim_end().len());
+    Ok(line)
+}
+
 type NewVm = Result<(VmFd, CpuId), VmmError>;
 
 /// Begins to make the virtual machine, on a thread of its own.
-fn start_vm() -> Result<JoinHandle<NewVm>, VmmError> {
-    let make = || {
+fn start_vm(lines: u8) -> Result<JoinHandle<NewVm>, VmmError> {
+    let make = move || {
         let kvm = Kvm::new().map_err(VmmError::OpenKvm)?;
         let vm = kvm.create_vm().map_err(VmmError::kvm("KVM_CREATE_VM"))?;
         vm.set_tss_address(layout::KVM_TSS).map_err(VmmError::kvm("KVM_SET_TSS_ADDR"))?;
         let mut split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
         // Lines that KVM keeps for the IO-APIC outside.
-        split.args[0] = 24;
+        split.args[0] = lines.into();
         vm.enable_cap(&split).map_err(VmmError::kvm("KVM_CAP_SPLIT_IRQCHIP"))?;
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
@@ -421,14 +442,14 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn vsock(&mut self, control: Arc<OwnedFd>) -> Result<(), VmmError> {
-        let (registry, interrupt, kicks) = self.resources::<{ Vsock::QUEUES }>()?;
+        let (registry, interrupt, kicks) = self.resources::<{ Vsock::QUEUES }>(NONBLOCK)?;
         let device = Vsock::new(registry, interrupt.clone(), kicks.clone(), control);
         self.add(device.map_err(VmmError::Device)?, interrupt, kicks);
         Ok(())
     }
 
     fn rng(&mut self) -> Result<(), VmmError> {
-        let (registry, interrupt, kicks) = self.resources::<{ Rng::QUEUES }>()?;
+        let (registry, interrupt, kicks) = self.resources::<{ Rng::QUEUES }>(NONBLOCK)?;
         let [kick] = kicks.clone();
         let device = Rng::new(registry, interrupt.clone(), kick);
         self.add(device.map_err(VmmError::Device)?, interrupt, kicks);
@@ -436,21 +457,33 @@ impl Builder<'_> {
     }
 
     fn fs(&mut self, share: &Share) -> Result<(), VmmError> {
-        let (registry, interrupt, kicks) = self.resources::<{ Fs::QUEUES }>()?;
+        let (registry, interrupt, kicks) = self.resources::<{ Fs::QUEUES }>(NONBLOCK)?;
         let socket = inherited(share.fd)?;
         let device = Fs::new(registry, &interrupt, kicks.clone(), socket, share.tag.clone());
         self.add(device.map_err(VmmError::Device)?, interrupt, kicks);
         Ok(())
     }
 
-    /// What the next device needs: its kicks are wired to its registers by KVM.
+    fn blk(&mut self, disk: &Disk) -> Result<(), VmmError> {
+        // Its thread waits for the kick by reading it.
+        let (registry, interrupt, kicks) = self.resources::<{ Blk::QUEUES }>(0)?;
+        let backend = Backend::new(inherited(disk.fd)?, disk.serial.clone(), disk.read_only)?;
+        let [kick] = kicks.clone();
+        let device = Blk::new(registry, interrupt.clone(), kick, backend);
+        self.add(device.map_err(VmmError::Device)?, interrupt, kicks);
+        Ok(())
+    }
+
+    /// What the next device needs: its kicks, events with these flags, are wired to its registers
+    /// by KVM.
     fn resources<const QUEUES: usize>(
         &self,
+        flags: i32,
     ) -> Result<(Registry, Interrupt, [Arc<EventFd>; QUEUES]), VmmError> {
         let index = self.devices.len();
         let (address, line) = place(index)?;
         let kicks: Vec<_> = (0..QUEUES)
-            .map(|_| EventFd::new(NONBLOCK).map(Arc::new).map_err(VmmError::Epoll))
+            .map(|_| EventFd::new(flags).map(Arc::new).map_err(VmmError::Epoll))
             .collect::<Result<_, _>>()?;
         for (queue, kick) in (0u32..).zip(&kicks) {
             let notify = IoEventAddress::Mmio(address + QUEUE_NOTIFY);
@@ -472,5 +505,21 @@ impl Builder<'_> {
     ) {
         self.registers.push(Registers::new(device.identity(), interrupt, kicks.into()));
         self.devices.push(Box::new(device));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::CommandLine;
+
+    #[test]
+    fn the_kernel_can_be_told_of_all_devices_and_as_much_more_as_is_allowed() {
+        let devices = usize::from(MAX_LINES - FIRST_LINE);
+        let line = command_line(devices, &"x".repeat(CommandLine::MAX)).unwrap();
+        assert!(line.len() <= boot::COMMAND_LINE_ROOM, "{}", line.len());
+        assert!(line.contains("virtio_mmio.device=4K@0xd0000000:1 "), "{line}");
+        let last = layout::MMIO_BASE + layout::MMIO_STRIDE * devices as u64;
+        assert!(last <= layout::IO_APIC, "{last:#x}");
     }
 }

@@ -6,9 +6,10 @@
 
 use super::inside;
 use crate::error::{Error, Tried};
+use crate::image;
 use crate::mounts::{
-    APPS, SHARED_MEMORY, SHARES, SYS_FS, VOID, VOLUMES, attach, directory, new_bind,
-    new_filesystem, set_attributes,
+    APPS, SCRATCH, SHARED_MEMORY, SHARES, SYS_FS, VOID, VOLUMES, attach, directory, new_bind,
+    new_filesystem, open_directory, set_attributes,
 };
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, chmod, chown, fchmod, fstat, ftruncate, makedev, mknodat,
@@ -18,7 +19,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::{Gid, Uid, chdir, fchdir, pivot_root};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
-use sandbox_protocol::{App, Pod, VolumeSource};
+use sandbox_protocol::{App, Pod, Root, VolumeSource};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const NO_DEVICES: MountAttrFlags =
@@ -77,7 +78,7 @@ pub(crate) fn enter(pod: &Pod, index: u16, app: &App, terminals: OwnedFd) -> Res
     let own = format!("{APPS}/{index}");
     directory(&own, 0o755)?;
 
-    let root = mount_image(&own, app)?;
+    let root = mount_image(&own, &layers(pod, index)?, app)?;
     mount_dev(root.as_fd(), &own, app, terminals)?;
     mount_proc(root.as_fd())?;
     mount_sys(root.as_fd())?;
@@ -107,29 +108,58 @@ pub(crate) fn enter(pod: &Pod, index: u16, app: &App, terminals: OwnedFd) -> Res
     fchdir(&working_directory).tried("entering the working directory")
 }
 
-/// The image below, what the app writes above.
-fn mount_image(own: &str, app: &App) -> Result<OwnedFd, Error> {
-    let [upper, work, target] = ["upper", "work", "root"].map(|name| format!("{own}/{name}"));
-    for path in [&upper, &work, &target] {
-        directory(path, 0o755)?;
+/// Where the app's writable layer is: in memory, or on the pod's scratch disk.
+fn layers(pod: &Pod, index: u16) -> Result<Layers, Error> {
+    let on_disk = pod.scratch.is_some();
+    let parent = format!("{}/{index}", if on_disk { SCRATCH } else { APPS });
+    directory(&parent, 0o755)?;
+    let [upper, work] = ["upper", "work"].map(|name| format!("{parent}/{name}"));
+    directory(&upper, 0o755)?;
+    directory(&work, 0o755)?;
+    Ok(Layers { upper, work, on_disk })
+}
+
+struct Layers {
+    upper: String,
+    work: String,
+    on_disk: bool,
+}
+
+/// Opens the lower layer of an app's root.
+pub(crate) fn open_lower(app: &App) -> Result<OwnedFd, Error> {
+    match &app.root {
+        Root::Share(name) => open_share(name),
+        Root::Image(index) => image::open_root(*index),
     }
-    let lower = open_share(&app.root_share)?;
+}
+
+/// The image below, what the app writes above.
+fn mount_image(own: &str, layers: &Layers, app: &App) -> Result<OwnedFd, Error> {
+    let Layers { upper, work, on_disk } = layers;
+    let target = format!("{own}/root");
+    directory(&target, 0o755)?;
+    let lower = open_lower(app)?;
     // The root directory of the overlay looks like that of its upper layer.
     let stat = fstat(&lower).tried("looking at the root directory of the image")?;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    chown(&upper, Some(uid), Some(gid))
-        .and_then(|()| chmod(&upper, Mode::from_raw_mode(stat.st_mode & 0o7777)))
+    chown(upper, Some(uid), Some(gid))
+        .and_then(|()| chmod(upper, Mode::from_raw_mode(stat.st_mode & 0o7777)))
         .tried("making the root directory of the app")?;
 
     // By the working directory the lower layer needs no path, and so no quoting of one.
     fchdir(&lower).tried("entering the image")?;
-    let options = [
+    let mut options = vec![
         ("lowerdir", "."),
         ("upperdir", upper.as_str()),
         ("workdir", work.as_str()),
         ("redirect_dir", "on"),
         ("metacopy", "off"),
     ];
+    if *on_disk {
+        // The disk ends with the pod: nothing of it ever has to be there after a crash, so nobody
+        // waits for it, neither an app that syncs nor the pod's end.
+        options.push(("volatile", ""));
+    }
     let root = new_filesystem("overlay", &options, MountAttrFlags::MOUNT_ATTR_NODEV)?;
     attach(&root, open_directory(&target)?)?;
     Ok(root)
@@ -305,11 +335,6 @@ pub(crate) fn open_share(name: &str) -> Result<OwnedFd, Error> {
         result => result,
     }
     .tried(format_args!("opening the share \"{name}\" of the host"))
-}
-
-fn open_directory(path: &str) -> Result<OwnedFd, Error> {
-    open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .tried(format_args!("opening {path}"))
 }
 
 fn at(directory: &OwnedFd, name: &str) -> Result<OwnedFd, Error> {

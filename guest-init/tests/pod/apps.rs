@@ -1,6 +1,8 @@
 //! Processes: how apps start, what they are allowed, and how they end.
 
-use crate::harness::{Guest, app, exited, has_controller, killed, shell, started, stderr, stdout};
+use crate::harness::{
+    Guest, app, exited, has_controller, killed, shell, skip, started, stderr, stdout,
+};
 use crate::{Test, tests};
 use sandbox_protocol::{ExitStatus, ToGuest, ToHost};
 use std::path::Path;
@@ -249,16 +251,16 @@ fn one_app_that_cannot_start_does_not_keep_the_other_from_running() {
 
 fn limits_hold_and_an_app_that_ran_out_of_memory_is_reported_as_such() {
     if !(has_controller("memory") && has_controller("cpu")) {
-        println!("skipped: this machine does not have its controllers in cgroup v2");
-        return;
+        return skip("this machine does not have the controllers in cgroup v2");
     }
     let script = "cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/memory.max; sleep 1000 & \
                   exec python3 -c 'x = bytearray(200 << 20)'";
     let mut pod = shell(script);
     pod.apps[0].memory = Some(64 << 20);
-    pod.apps[0].cpu_millis = Some(1500);
+    // Less than one CPU: all that there are would be no limit.
+    pod.apps[0].cpu_millis = Some(500);
     let mut guest = run(pod);
-    assert_eq!(guest.output(stdout(0)), "150000 100000\n67108864\n");
+    assert_eq!(guest.output(stdout(0)), "50000 100000\n67108864\n");
     guest.hears(&started(0));
     let status = ExitStatus::Signal(9);
     guest.hears(&ToHost::Exited { app: 0, status, out_of_memory: true });

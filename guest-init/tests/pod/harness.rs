@@ -1,6 +1,8 @@
 //! The host of a guest-init that is not in a virtual machine: PID 1 of a PID namespace, with
-//! sockets in place of vsock and bind mounts in place of virtio-fs. All else is the real thing.
+//! sockets in place of vsock, bind mounts in place of virtio-fs and loop devices in place of
+//! virtio-blk. All else is the real thing.
 
+use guest_init::disk::{Device, Disk};
 use guest_init::{Error, host::Host};
 use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::mount::{
@@ -13,14 +15,15 @@ use rustix::net::{
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use sandbox_protocol::{
-    App, ExitStatus, FIRST_STREAM_PORT, Pod, Stdio, ToGuest, ToHost, read_to_host, write_to_guest,
+    App, ExitStatus, FIRST_STREAM_PORT, Pod, Root, Stdio, ToGuest, ToHost, read_to_host,
+    write_to_guest,
 };
 use std::collections::HashMap;
 use std::io::{IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,6 +40,7 @@ pub const GUEST: &str = "--be-the-guest";
 struct Sockets {
     device: OwnedFd,
     shares: Vec<(String, OwnedFd)>,
+    disks: Vec<Disk>,
 }
 
 impl Host for Sockets {
@@ -65,10 +69,18 @@ impl Host for Sockets {
         }
         Ok(())
     }
+
+    fn disks(&self) -> Result<Vec<Disk>, Error> {
+        Ok(self.disks.clone())
+    }
 }
 
-/// Runs guest-init in a cgroup of its own, with the shares `NAME=PATH`.
-pub fn be_the_guest(cgroup: &str, shares: &[String]) {
+/// What says in the guest's arguments that a share is a disk.
+const DISK: &str = "disk:";
+
+/// Runs guest-init in a cgroup of its own, with the shares `NAME=PATH` and the disks
+/// `disk:SERIAL=PATH`.
+pub fn be_the_guest(cgroup: &str, files: &[String]) {
     // The root of the guest's hierarchy must be without processes, as no real root has to be.
     let own = format!("{cgroup}/init");
     std::fs::create_dir(&own).unwrap();
@@ -82,10 +94,49 @@ pub fn be_the_guest(cgroup: &str, shares: &[String]) {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         (name.to_owned(), open_tree(CWD, path, flags).unwrap())
     };
-    let host = Sockets { device, shares: shares.iter().map(clone).collect() };
+    let (disks, shares): (Vec<&String>, _) = files.iter().partition(|file| file.starts_with(DISK));
+    let shares = shares.into_iter().map(clone).collect();
+    let host =
+        Sockets { device, shares, disks: disks.into_iter().map(|file| disk(file)).collect() };
     if let Err(error) = guest_init::pod::run(&host) {
         eprintln!("guest-init: {error}");
         std::process::exit(1);
+    }
+}
+
+fn disk(disk: &str) -> Disk {
+    let (serial, path) = disk[DISK.len()..].split_once('=').unwrap();
+    let number = rustix::fs::stat(path).unwrap().st_rdev;
+    let device = Device { major: rustix::fs::major(number), minor: rustix::fs::minor(number) };
+    let sectors = std::fs::read_to_string(format!("/sys/dev/block/{device}/size")).unwrap();
+    Disk { serial: serial.into(), device, sectors: sectors.trim().parse().unwrap() }
+}
+
+/// A disk of the guest: a loop device with a file of its own.
+pub struct LoopDevice {
+    pub path: PathBuf,
+    _file: tempfile::NamedTempFile,
+}
+
+impl LoopDevice {
+    /// A disk of so many bytes with an empty ext4, made as for a scratch disk.
+    pub fn ext4(bytes: u64) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(bytes).unwrap();
+        let mut make = Command::new("mkfs.ext4");
+        make.args(["-q", "-m", "0", "-O", "^has_journal"]).arg(file.path());
+        assert!(make.status().unwrap().success());
+        let output =
+            Command::new("losetup").args(["--find", "--show"]).arg(file.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let path = String::from_utf8(output.stdout).unwrap().trim().into();
+        Self { path, _file: file }
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("--detach").arg(&self.path).status();
     }
 }
 
@@ -105,6 +156,15 @@ pub struct Guest {
 impl Guest {
     /// Starts a guest whose shares are the given paths, and sends it the pod.
     pub fn start(pod: Pod, shares: &[(&str, &Path)]) -> Self {
+        Self::start_with_disks(pod, shares, &[])
+    }
+
+    /// The same with disks, by their serials.
+    pub fn start_with_disks(
+        pod: Pod,
+        shares: &[(&str, &Path)],
+        disks: &[(&str, &LoopDevice)],
+    ) -> Self {
         let pair =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (device, theirs) = pair.unwrap();
@@ -115,6 +175,9 @@ impl Guest {
         command.stdin(theirs);
         for (name, path) in shares {
             command.arg(format!("{name}={}", path.display()));
+        }
+        for (serial, disk) in disks {
+            command.arg(format!("{DISK}{serial}={}", disk.path.display()));
         }
         let process = Process { child: command.spawn().unwrap(), _cgroup: cgroup };
         let mut guest =
@@ -222,6 +285,20 @@ pub fn has_controller(name: &str) -> bool {
     list.split_whitespace().any(|controller| controller == name)
 }
 
+/// How many tests were skipped.
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Says why a test is skipped; on the test host, where everything is there, none may be.
+pub fn skip(why: &str) {
+    println!("skipped: {why}");
+    SKIPPED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many tests were skipped so far.
+pub fn skipped() -> usize {
+    SKIPPED.load(Ordering::Relaxed)
+}
+
 impl Cgroup {
     fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -272,7 +349,14 @@ fn receive(device: &OwnedFd) -> (u32, UnixStream) {
 pub fn shell(script: &str) -> Pod {
     let shares = Some("pod".to_owned());
     let app = app("main", script, 0);
-    Pod { hostname: "the-pod".into(), share_tag: shares, volumes: Vec::new(), apps: vec![app] }
+    Pod {
+        hostname: "the-pod".into(),
+        share_tag: shares,
+        images: Vec::new(),
+        scratch: None,
+        volumes: Vec::new(),
+        apps: vec![app],
+    }
 }
 
 /// An app that runs a shell script, with standard output and error on the ports that belong to its
@@ -280,7 +364,7 @@ pub fn shell(script: &str) -> Pod {
 pub fn app(name: &str, script: &str, index: u32) -> App {
     App {
         name: name.into(),
-        root_share: "root".into(),
+        root: Root::Share("root".into()),
         root_read_only: false,
         argv: ["sh", "-c", script].map(|argument| argument.as_bytes().to_vec()).to_vec(),
         environment: vec![b"PATH=/usr/bin:/bin".to_vec()],

@@ -7,6 +7,7 @@ use crate::{
 use std::{
     fs::File,
     io::{self, Read, Write as _},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 /// A layer, decompressed, in a temporary file that has no name.
@@ -103,6 +104,12 @@ impl Spool {
     /// The digest of its bytes.
     pub(crate) fn digest(&self) -> &Digest {
         &self.digest
+    }
+}
+
+impl AsFd for Spool {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -168,6 +168,11 @@ impl Tree {
         counts
     }
 
+    /// How many files the tree has had; those that were replaced are among them.
+    pub(crate) fn id_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     fn directory(&self, id: NodeId) -> Option<&Directory> {
         match &self.nodes[id.index()].kind {
             NodeKind::Directory(directory) => Some(directory),
@@ -190,7 +195,8 @@ impl Default for Tree {
 }
 
 impl NodeId {
-    fn index(self) -> usize {
+    /// A number below [`Tree::id_count`].
+    pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
 }

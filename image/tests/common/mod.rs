@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod layout;
+pub mod mount;
 pub mod place;
 
 use std::{

@@ -122,7 +122,7 @@ pub fn message(pod: &PodSpec, hostname: &str, console: Console) -> protocol::Pod
         .iter()
         .map(|app| protocol::App {
             name: app.name.to_string(),
-            root_share: root_share(app),
+            root: protocol::Root::Share(root_share(app)),
             root_read_only: app.read_only_root,
             argv: app.exec.iter().map(|word| word.clone().into_bytes()).collect(),
             environment: app
@@ -173,6 +173,8 @@ pub fn message(pod: &PodSpec, hostname: &str, console: Console) -> protocol::Pod
     protocol::Pod {
         hostname: hostname.to_owned(),
         share_tag: Some(SHARE_TAG.to_owned()),
+        images: Vec::new(),
+        scratch: None,
         volumes,
         apps,
     }

@@ -4,7 +4,7 @@ use super::spec::{AppMount, Source};
 use super::*;
 use crate::options::{Environment, Layers, Mount, Variable};
 use sandbox_image::{App, ImageConfig, Isolator, MountPoint};
-use sandbox_protocol::{Stdio, TerminalSize, VolumeSource};
+use sandbox_protocol::{Root, Stdio, TerminalSize, VolumeSource};
 use serde_json::{Value, json};
 
 fn image() -> ImageConfig {
@@ -269,7 +269,7 @@ fn the_guest_is_told_what_the_pod_is() {
     let pod = message(&spec, "host", Console::Streams { stdin: true });
     let app = &pod.apps[0];
     assert_eq!((pod.hostname.as_str(), pod.share_tag.as_deref()), ("host", Some("pod")));
-    assert_eq!(app.root_share, "root-app1");
+    assert_eq!(app.root, Root::Share("root-app1".into()));
     assert_eq!(app.argv, [b"/bin/server".to_vec(), b"--serve".to_vec()]);
     assert!(app.environment.contains(&b"A=b=c".to_vec()));
     assert_eq!((app.memory, app.cpu_millis), (Some(64 << 20), Some(1500)));

@@ -225,6 +225,7 @@ impl Processes {
             control_fd: number(&monitor_end),
             console_fd: number(console),
             shares: vec![Device { tag: Tag::try_from(SHARE_TAG.to_owned())?, fd: number(&device) }],
+            disks: Vec::new(),
         })?;
         let config = config_file(&config)?;
         let monitor = started(

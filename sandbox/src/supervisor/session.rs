@@ -135,6 +135,11 @@ impl Session {
                 self.finished = true;
                 Ok(Step::Failed { error })
             }
+            ToHost::Corrupted { image, block } => {
+                let text =
+                    Text::new(format!("block {block} of image {image} is not what was verified"));
+                Ok(Step::Log { level: Level::Error, text })
+            }
             ToHost::Log { level, text } => Ok(Step::Log { level, text }),
             ToHost::Finished if self.all_ended() => {
                 self.finished = true;

@@ -70,6 +70,9 @@ pub enum BootError {
 const COMMAND_LINE: &str = "quiet earlyprintk=serial,0x3f8,115200,keep console=ttynull reboot=k \
      panic=-1 tsc=reliable noreplace-smp swiotlb=noforce";
 
+/// Most bytes that can be added to these words.
+pub const COMMAND_LINE_ROOM: usize = layout::COMMAND_LINE_SIZE - 1 - (COMMAND_LINE.len() + 1);
+
 /// Loads kernel and initramfs and writes all tables. The result is where virtual CPU 0 begins.
 ///
 /// # Errors

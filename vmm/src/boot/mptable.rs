@@ -73,12 +73,14 @@ fn checksum(bytes: &[u8]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Vcpus;
+    use crate::machine::MAX_LINES;
     use crate::memory::{Backing, allocate};
 
     #[test]
-    fn the_table_sums_to_zero_and_fits_below_640_kib_for_the_most_cpus() {
+    fn the_table_sums_to_zero_and_fits_below_640_kib_for_the_most_cpus_and_devices() {
         let memory = allocate(2 << 20, Backing::Private).unwrap();
-        write(&memory, 32, 24).unwrap();
+        write(&memory, Vcpus::MAX, MAX_LINES).unwrap();
         let mut bytes = [0; 1024];
         memory.read_slice(&mut bytes, GuestAddress(layout::MP_TABLE)).unwrap();
         let length = usize::from(u16::from_le_bytes([bytes[20], bytes[21]]));

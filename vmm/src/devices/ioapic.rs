@@ -19,6 +19,9 @@ use vmm_sys_util::eventfd::EventFd;
 /// Size of the registers' window.
 pub const SIZE: u64 = 0x20;
 
+/// Most lines; the number of a register is a byte.
+pub const MAX_LINES: u8 = (u8::MAX - REGISTER_FIRST_LINE) / 2 + 1;
+
 const SELECT: u64 = 0x00;
 const WINDOW: u64 = 0x10;
 

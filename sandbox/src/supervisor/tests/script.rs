@@ -8,7 +8,7 @@ use crate::supervisor::trouble::Trouble;
 use crate::supervisor::watch::{Ending, HostStreams, TimeLimits, Watch};
 use rustix::net::SendFlags;
 use sandbox_protocol::{
-    App, CONTROL_PORT, ExitStatus, Pod, Stdio, Text, ToGuest, ToHost, VERSION, read_to_guest,
+    App, CONTROL_PORT, ExitStatus, Pod, Root, Stdio, Text, ToGuest, ToHost, VERSION, read_to_guest,
     write_to_host,
 };
 use sandbox_vmm::control;
@@ -122,7 +122,7 @@ impl Script {
 fn app(name: &str, port: u32) -> App {
     App {
         name: name.into(),
-        root_share: format!("root-{name}"),
+        root: Root::Share(format!("root-{name}")),
         root_read_only: false,
         argv: vec![b"x".to_vec()],
         environment: Vec::new(),
@@ -141,6 +141,8 @@ pub fn pod(apps: &[&str]) -> Pod {
     Pod {
         hostname: "h".into(),
         share_tag: None,
+        images: Vec::new(),
+        scratch: None,
         volumes: Vec::new(),
         apps: apps.iter().zip((1025..).step_by(3)).map(|(name, port)| app(name, port)).collect(),
     }

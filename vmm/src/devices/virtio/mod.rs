@@ -5,6 +5,7 @@
 //! main loop's: it gets its queues when the driver sets DRIVER_OK, frozen from then on, and gives
 //! them up at a reset.
 
+pub mod blk;
 pub mod fs;
 pub mod mmio;
 pub mod rng;

@@ -12,7 +12,8 @@ use vmm_sys_util::eventfd::EventFd;
 pub const WRITABLE: u16 = 2;
 const NEXT: u16 = 1;
 /// Each ring has its parts in pages of its own.
-const RING_PAGES: u64 = 0x4000;
+const RING_PAGES: u64 = ZEROES.len() as u64;
+const ZEROES: [u8; 0x4000] = [0; 0x4000];
 /// Where buffers begin.
 pub const BUFFERS: u64 = 0x10_0000;
 
@@ -51,12 +52,27 @@ pub struct Driver {
 
 impl Driver {
     pub fn new(sizes: &[u16]) -> Self {
-        let memory = allocate(16 << 20, Backing::Private).unwrap();
+        Self::on(allocate(16 << 20, Backing::Private).unwrap(), sizes)
+    }
+
+    /// A driver in memory that may have been another's before.
+    pub fn on(memory: GuestMemory, sizes: &[u16]) -> Self {
         let rings = (1..)
             .zip(sizes)
             .map(|(index, size)| Ring { base: index * RING_PAGES, size: *size, next: 0, seen: 0 })
             .collect();
-        Self { memory, rings, lines: Arc::default(), epoll: Arc::new(Epoll::new().unwrap()) }
+        let epoll = Arc::new(Epoll::new().unwrap());
+        let mut driver = Self { memory, rings, lines: Arc::default(), epoll };
+        driver.restart();
+        driver
+    }
+
+    /// Makes all rings new, as after a reset.
+    pub fn restart(&mut self) {
+        for ring in &mut self.rings {
+            self.memory.write_slice(&ZEROES, GuestAddress(ring.base)).unwrap();
+            (ring.next, ring.seen) = (0, 0);
+        }
     }
 
     pub fn registry(&self) -> Registry {
