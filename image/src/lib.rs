@@ -21,16 +21,20 @@
 #![forbid(unsafe_code)]
 
 mod config;
+pub mod credentials;
 mod digest;
+pub mod discovery;
 pub mod erofs;
 mod error;
 pub mod evidence;
 pub mod format;
+pub mod http;
 mod image;
 pub mod layer;
 mod limits;
 mod progress;
 mod reference;
+pub mod registry;
 mod store;
 mod text;
 pub mod tree;
