@@ -21,7 +21,17 @@ pub const IMAGES: &[&str] = &["mmdebstrap", "skopeo", "umoci"];
 
 /// The tools that unit tests hold the product against. A test that lacks its tool says so and is
 /// skipped, which libtest counts as passed: so they are never lacking here.
-pub const ORACLES: &[&str] = &["bzip2", "cpio", "skopeo", "tar", "umoci", "xz-utils"];
+pub const ORACLES: &[&str] = &[
+    "bzip2",
+    "cpio",
+    "cryptsetup-bin",
+    "erofs-utils",
+    "mount",
+    "skopeo",
+    "tar",
+    "umoci",
+    "xz-utils",
+];
 
 /// Installs those of `names` that are missing.
 pub fn ensure(names: &[&str]) -> Result<()> {

@@ -19,10 +19,11 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// Builds the end-to-end tests: one program for each `[[test]]` of the package.
+/// Builds the end-to-end tests: one program for each `[[test]]` of the package, and guest-init's
+/// own, which find every controller of cgroups there.
 pub fn end_to_end_tests() -> Result<Vec<Program>> {
     let mut cargo = workspace::cargo("test");
-    cargo.args(["--no-run", "--package", PACKAGE, "--test", "*"]);
+    cargo.args(["--no-run", "--package", PACKAGE, "--package", "guest-init", "--test", "*"]);
     // They travel to the test host; the debugging information stays at home.
     cargo.args(["--config", "profile.dev.strip='debuginfo'"]);
     let programs = built(&mut cargo, "test")?;

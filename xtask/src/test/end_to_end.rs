@@ -49,8 +49,9 @@ fn script(programs: &[Program], arguments: &[String]) -> String {
     let mut script = "export SANDBOX_TEST_IMAGES=/mnt/share; failed=0\n".to_owned();
     for program in programs {
         let name = quoted(&program.name);
-        script += &format!("echo; echo 'On the test host: '{name}\n");
+        script += &format!("echo; echo 'On the test host: '{name}; start=$(date +%s)\n");
         script += &format!("/usr/libexec/sandbox-tests/{name}{arguments} || failed=1\n");
+        script += &format!("echo {name}: $(($(date +%s) - start)) s\n");
     }
     script + "exit $failed"
 }
