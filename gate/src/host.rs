@@ -2,7 +2,7 @@
 
 use crate::{
     Identity, SourceError,
-    keystore::{Key, Keystore, KeystoreError, Trusted, parse},
+    keystore::{Broken, Key, Keystore, KeystoreError, Trusted, parse},
     policy::{Applicable, KeySource, Place, Policy, Requirement},
     rollback::{Rule, Rules},
     source,
@@ -37,6 +37,7 @@ pub struct HostPolicy {
     key_files: BTreeMap<PathBuf, Option<Vec<u8>>>,
     rules: Vec<(PathBuf, Rule)>,
     trusted: Vec<Trusted>,
+    broken: Vec<Broken>,
     digest: Digest,
 }
 
@@ -77,7 +78,8 @@ impl HostPolicy {
     ///
     /// # Errors
     /// See [`PolicyError`]. A file of keys that the policy names and that is missing or malformed
-    /// is no error here: it refuses the images that would need it.
+    /// is no error here: it refuses the images that would need it. So does a malformed file of
+    /// trusted keys, and those that it may have been meant to refuse.
     pub fn load(paths: &Paths) -> Result<Self, PolicyError> {
         let mut record = Record::default();
         let policy = source::read(&paths.policy, Policy::MAX)?;
@@ -98,7 +100,7 @@ impl HostPolicy {
         let rules = rules(&paths.rules, &mut record)?;
         let keys = Keystore::new(&paths.system_config, &paths.local_config).load()?;
         for (path, content) in &keys.files {
-            record.add("trusted", path, Some(content));
+            record.add("trusted", path, content.as_deref());
         }
         Ok(Self {
             path: paths.policy.clone(),
@@ -106,6 +108,7 @@ impl HostPolicy {
             key_files,
             rules,
             trusted: keys.keys,
+            broken: keys.broken,
             digest: record.digest(),
         })
     }
@@ -146,6 +149,13 @@ impl HostPolicy {
     /// `example.com/foo`, other than in rkt.
     pub(crate) fn trusted_for(&self, name: &str) -> Vec<&Trusted> {
         self.trusted.iter().filter(|trusted| trusted.scope.holds(name)).collect()
+    }
+
+    /// What is wrong with files of trusted keys that could decide about an ACI. Such a file may have
+    /// been meant to trust a key, or to take one back.
+    pub(crate) fn broken_for(&self, name: &str) -> impl Iterator<Item = &str> {
+        let broken = self.broken.iter().filter(move |broken| broken.scope.holds(name));
+        broken.map(|broken| broken.problem.as_str())
     }
 
     /// The OpenPGP keys of a requirement.

@@ -1,7 +1,8 @@
-//! Files that decide about launches: read only if nobody else can have written them.
+//! Files that decide about launches: read only if nobody else can have written them, or can have
+//! put them where they are, or out of the way.
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, Stat, fstat, open, stat},
+    fs::{FileType, Mode, OFlags, Stat, fstat, lstat, open},
     io::Errno,
     process::geteuid,
 };
@@ -10,7 +11,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// A file that decides about launches can't be used.
@@ -27,13 +28,18 @@ impl SourceError {
     }
 }
 
-/// The content of a file of at most `limit` bytes; nothing if there is no file. A symbolic link is
-/// followed; the directory in which the file is named has to be as safe as the file.
+/// The most symbolic links on the way to a file, as the kernel has it.
+const MAX_LINKS: usize = 40;
+
+/// The content of a file of at most `limit` bytes; nothing if there is no file. The file and all
+/// that leads to it have to be safe, see [`locate`].
 pub(crate) fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, SourceError> {
     let system = |error: Errno| SourceError::new(path, io::Error::from(error).to_string());
-    // Never waits for the other end of a pipe.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = match open(path, flags, Mode::empty()) {
+    let Some(real) = locate(path)? else { return Ok(None) };
+    // Never waits for the other end of a pipe. The way has been looked at, so there is no link.
+    let flags =
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+    let file = match open(&real, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(system(error)),
@@ -42,10 +48,7 @@ pub(crate) fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, SourceE
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
         return Err(SourceError::new(path, "is not a regular file"));
     }
-    check_owner(path, &found, false)?;
-    if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        check_owner(directory, &stat(directory).map_err(system)?, true)?;
-    }
+    check_owner(&real, &found)?;
     let mut content = Vec::new();
     let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     file.take(most)
@@ -57,16 +60,17 @@ pub(crate) fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, SourceE
     Ok(Some(content))
 }
 
-/// The names in a directory, sorted; none if there is no directory.
+/// The names in a directory, sorted; none if there is no directory. All that leads to it has to be
+/// safe, see [`locate`], and nobody else may add to it.
 pub(crate) fn list(path: &Path) -> Result<Vec<OsString>, SourceError> {
     let failed = |error: io::Error| SourceError::new(path, error.to_string());
-    let found = match stat(path) {
-        Ok(found) => found,
-        Err(Errno::NOENT) => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error.into())),
-    };
-    check_owner(path, &found, true)?;
-    let mut names = fs::read_dir(path)
+    let Some(real) = locate(path)? else { return Ok(Vec::new()) };
+    let found = lstat(&real).map_err(|error| failed(error.into()))?;
+    // What is in such a directory as /tmp may be safe, but not that it is all.
+    if is_writable(&found) {
+        return Err(writable(&real));
+    }
+    let mut names = fs::read_dir(&real)
         .map_err(failed)?
         .map(|entry| entry.map(|entry| entry.file_name()))
         .collect::<Result<Vec<_>, _>>()
@@ -75,24 +79,89 @@ pub(crate) fn list(path: &Path) -> Result<Vec<OsString>, SourceError> {
     Ok(names)
 }
 
-/// Refuses what somebody else can change. In a directory like /tmp, where all may write but only
-/// owners may rename, a file is as safe as it is by itself.
-fn check_owner(path: &Path, found: &Stat, directory: bool) -> Result<(), SourceError> {
+/// Where a path leads, if there is anything: the way that the kernel takes, step by step from the
+/// root, symbolic links included. Nothing on it may be another's to change: whoever can rename a
+/// directory on the way decides what is read, and that nothing is.
+///
+/// A link is as safe as the directory that it is in. In a directory like /tmp, where all may write
+/// but only owners may rename, what lies there is as safe as it is by itself, so that each step is
+/// looked at for itself.
+fn locate(path: &Path) -> Result<Option<PathBuf>, SourceError> {
+    let failed = |path: &Path, error: io::Error| SourceError::new(path, error.to_string());
+    let path = std::path::absolute(path).map_err(|error| failed(path, error))?;
+    let mut real = PathBuf::from("/");
+    let mut is_directory = true;
+    let mut links = 0;
+    let mut steps: Vec<OsString> = Vec::new();
+    let ahead = |path: &Path, steps: &mut Vec<OsString>| {
+        // The next one is the last of the list.
+        steps.extend(path.components().rev().map(|step| step.as_os_str().to_owned()));
+    };
+    ahead(&path, &mut steps);
+    while let Some(step) = steps.pop() {
+        if !is_directory {
+            return Err(failed(&real, Errno::NOTDIR.into()));
+        }
+        let next = match step.to_str() {
+            Some("/") => PathBuf::from("/"),
+            Some(".") => continue,
+            // What is above has been looked at on the way here.
+            Some("..") => {
+                real.pop();
+                continue;
+            }
+            _ => real.join(step),
+        };
+        let found = match lstat(&next) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(failed(&next, error.into())),
+        };
+        let kind = FileType::from_raw_mode(found.st_mode);
+        check_owner(&next, &found)?;
+        if kind == FileType::Symlink {
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(failed(&path, Errno::LOOP.into()));
+            }
+            let target = fs::read_link(&next).map_err(|error| failed(&next, error))?;
+            ahead(&target, &mut steps);
+            continue;
+        }
+        is_directory = kind == FileType::Directory;
+        real = next;
+    }
+    Ok(Some(real))
+}
+
+/// Refuses what somebody else can change.
+fn check_owner(path: &Path, found: &Stat) -> Result<(), SourceError> {
     if found.st_uid != 0 && found.st_uid != geteuid().as_raw() {
         let problem = format!(
-            "belongs to user {}, and what decides about launches has to belong to root; use chown",
+            "belongs to user {}, and what decides about launches has to belong to root, and so all \
+             that leads to it; use chown",
             found.st_uid
         );
         return Err(SourceError::new(path, problem));
     }
-    let mode = Mode::from_raw_mode(found.st_mode);
-    let sticky = directory && mode.contains(Mode::SVTX);
-    if mode.intersects(Mode::WGRP | Mode::WOTH) && !sticky {
-        let problem = "others than its owner may write to it, and so decide about launches; use \
-                       chmod go-w";
-        return Err(SourceError::new(path, problem));
+    let is_sticky = FileType::from_raw_mode(found.st_mode) == FileType::Directory
+        && Mode::from_raw_mode(found.st_mode).contains(Mode::SVTX);
+    if is_writable(found) && !is_sticky {
+        return Err(writable(path));
     }
     Ok(())
+}
+
+/// Whether others than the owner may write. A link says that all may, and means nothing.
+fn is_writable(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) != FileType::Symlink
+        && Mode::from_raw_mode(found.st_mode).intersects(Mode::WGRP | Mode::WOTH)
+}
+
+fn writable(path: &Path) -> SourceError {
+    let problem = "others than its owner may write to it, and so decide about launches; use chmod \
+                   go-w";
+    SourceError::new(path, problem)
 }
 
 #[cfg(test)]
@@ -128,8 +197,38 @@ mod tests {
             chmod(folder.path(), mode);
             assert_eq!(read(&path, 4).is_ok(), fine, "directory {mode:o}");
         }
-        chmod(folder.path(), 0o777);
-        assert!(list(folder.path()).is_err());
+        for mode in [0o777, 0o770, 0o1777] {
+            chmod(folder.path(), mode);
+            assert!(list(folder.path()).is_err(), "directory {mode:o}");
+        }
+    }
+
+    #[test]
+    fn all_that_leads_to_a_file_is_safe() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("top");
+        let below = top.join("middle/below");
+        let (path, missing) = (below.join("a"), below.join("none/b"));
+        fs::create_dir_all(&below).unwrap();
+        fs::write(&path, "1234").unwrap();
+        let outcomes =
+            || [read(&path, 4).is_ok(), read(&missing, 4).is_ok(), list(&missing).is_ok()];
+        for directory in [folder.path(), &top, &top.join("middle"), &below] {
+            for (mode, fine) in [(0o777, false), (0o775, false), (0o1777, true), (0o755, true)] {
+                chmod(directory, mode);
+                // That there is nothing says something, too: somebody may have moved it.
+                assert_eq!(outcomes(), [fine; 3], "{} {mode:o}", directory.display());
+            }
+        }
+        chmod(&top, 0o777);
+        let error = read(&path, 4).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: others", top.display())), "{error}");
+        if geteuid().is_root() {
+            chmod(&top, 0o755);
+            std::os::unix::fs::chown(&top, Some(4711), None).unwrap();
+            let error = read(&path, 4).unwrap_err().to_string();
+            assert!(error.contains("belongs to user 4711"), "{error}");
+        }
     }
 
     #[test]
@@ -141,6 +240,41 @@ mod tests {
         assert!(read(&link, 4).is_ok());
         chmod(&path, 0o666);
         assert!(read(&link, 4).is_err());
+    }
+
+    #[test]
+    fn links_are_followed_where_nobody_else_can_change_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["real/deep", "links"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        fs::write(at("real/deep/a"), "1234").unwrap();
+        symlink("../real/../real/deep", at("links/relative")).unwrap();
+        symlink(at("links/relative"), at("links/absolute")).unwrap();
+        symlink("loop", at("links/loop")).unwrap();
+        symlink("nothing", at("links/dangling")).unwrap();
+        for name in ["relative", "absolute", "absolute/../deep", "./relative"] {
+            let path = at("links").join(name);
+            assert_eq!(list(&path).unwrap(), ["a"], "{name}");
+            assert_eq!(read(&path.join("a"), 4).unwrap().unwrap(), b"1234", "{name}");
+        }
+        assert!(list(&at("links/loop")).is_err());
+        assert_eq!(read(&at("links/dangling"), 4).unwrap(), None);
+        assert!(read(&at("real/deep/a/b"), 4).is_err());
+        // Where the link is counts as much as where it leads to.
+        for directory in ["links", "real"] {
+            chmod(&at(directory), 0o777);
+            assert!(read(&at("links/absolute/a"), 4).is_err(), "{directory}");
+            chmod(&at(directory), 0o755);
+        }
+        // Another's link in a directory like /tmp.
+        chmod(&at("links"), 0o1777);
+        read(&at("links/absolute/a"), 4).unwrap();
+        if geteuid().is_root() {
+            std::os::unix::fs::lchown(at("links/relative"), Some(4711), None).unwrap();
+            assert!(read(&at("links/absolute/a"), 4).is_err());
+        }
     }
 
     #[test]

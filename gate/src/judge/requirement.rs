@@ -115,7 +115,16 @@ impl Requirements<'_> {
                 trusted.key.fingerprint()
             ));
         }
-        let result = if keys.is_empty() {
+        let broken: Vec<_> = self.host.broken_for(name).take(MAX_REASONS).collect();
+        let result = if !broken.is_empty() {
+            let reason = |problem| {
+                format!(
+                    "a file of trusted keys that could decide about it can't be used: {problem}; \
+                     repair the file, or remove it"
+                )
+            };
+            Err(broken.into_iter().map(reason).collect())
+        } else if keys.is_empty() {
             let name = Text::new(name);
             Err(vec![format!(
                 "no key is trusted for '{name}'; 'sandbox trust --prefix={name}' adds one"

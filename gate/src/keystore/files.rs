@@ -35,16 +35,30 @@ pub(super) struct Entry {
     /// The file's name.
     pub fingerprint: String,
     pub path: PathBuf,
-    pub content: Vec<u8>,
-    /// Nothing, if it is empty and takes a key back.
-    pub key: Option<Key>,
+    /// Nothing, if it can't be read.
+    pub content: Option<Vec<u8>>,
+    pub what: What,
+}
+
+/// What a file is.
+#[derive(Debug)]
+pub(super) enum What {
+    Key(Box<Key>),
+    /// It is empty, and takes a key back.
+    Mask,
+    /// Neither; what is wrong, with the path. It may have been meant for any key of its scope.
+    Broken(String),
 }
 
 fn wrong(path: &Path, problem: impl Into<String>) -> KeystoreError {
     KeystoreError::File { path: Text::of_os(path), problem: problem.into() }
 }
 
-/// All files in a directory `trustedkeys`, in a fixed order.
+/// All files in a directory `trustedkeys`, in a fixed order. What should not be there is broken, in
+/// the scope of the directory that it is in.
+///
+/// # Errors
+/// If a directory can't be read, or others can write to it: what is in it is not known then.
 pub(super) fn entries(directory: &Path, layer: Layer) -> Result<Vec<Entry>, KeystoreError> {
     let mut entries = Vec::new();
     let mut count = 0;
@@ -68,28 +82,36 @@ pub(super) fn entries(directory: &Path, layer: Layer) -> Result<Vec<Entry>, Keys
                 Some(Scope::Prefix(parent)) => Some(parent),
                 _ => None,
             };
+            // What is right in prefix.d is for no name, and may have been meant for any.
+            let here = || scope.clone().unwrap_or(Scope::Root);
             if is_directory && scope != Some(Scope::Root) {
                 let prefix =
                     parent.map_or_else(|| name.to_owned(), |parent| format!("{parent}/{name}"));
-                if !is_ac_identifier(&prefix) {
-                    return Err(wrong(&path, "the directory is not the beginning of a name"));
+                if is_ac_identifier(&prefix) {
+                    waiting.push((path, Some(Scope::Prefix(prefix))));
+                } else {
+                    let problem = "the directory is not the beginning of a name";
+                    entries.push(misplaced(layer, here(), path, problem));
                 }
-                waiting.push((path, Some(Scope::Prefix(prefix))));
                 continue;
             }
-            match &scope {
-                Some(scope) if is_fingerprint(name) => {
-                    entries.push(read(layer, scope.clone(), name, path)?);
-                }
+            entries.push(match &scope {
+                Some(scope) if is_fingerprint(name) => read(layer, scope.clone(), name, path),
                 _ => {
                     let problem = "only keys belong here: files with a fingerprint for a name, in \
                                    lower case, in root.d or below a name in prefix.d";
-                    return Err(wrong(&path, problem));
+                    misplaced(layer, here(), path, problem)
                 }
-            }
+            });
         }
     }
     Ok(entries)
+}
+
+fn misplaced(layer: Layer, scope: Scope, path: PathBuf, problem: &str) -> Entry {
+    let name = path.file_name().map(Text::of_os).map(|name| name.to_string());
+    let what = What::Broken(wrong(&path, problem).to_string());
+    Entry { layer, scope, fingerprint: name.unwrap_or_default(), path, content: None, what }
 }
 
 fn is_fingerprint(name: &str) -> bool {
@@ -97,22 +119,32 @@ fn is_fingerprint(name: &str) -> bool {
         && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn read(layer: Layer, scope: Scope, name: &str, path: PathBuf) -> Result<Entry, KeystoreError> {
-    let content =
-        source::read(&path, MAX)?.ok_or_else(|| wrong(&path, "is listed and can't be found"))?;
-    let mut key = None;
-    if !content.is_empty() {
-        let mut keys = parse(&content).map_err(|error| wrong(&path, error.to_string()))?;
-        let (Some(one), true) = (keys.pop(), keys.is_empty()) else {
-            return Err(wrong(&path, "has to hold exactly one key"));
-        };
-        if one.fingerprint() != name {
-            let problem = format!("holds another key than its name says: {}", one.fingerprint());
-            return Err(wrong(&path, problem));
+fn read(layer: Layer, scope: Scope, name: &str, path: PathBuf) -> Entry {
+    let (content, what) = match source::read(&path, MAX) {
+        Err(error) => (None, What::Broken(error.to_string())),
+        Ok(None) => (None, What::Broken(wrong(&path, "is listed and can't be found").to_string())),
+        Ok(Some(content)) if content.is_empty() => (Some(content), What::Mask),
+        Ok(Some(content)) => {
+            let what = match key(&content, name) {
+                Ok(key) => What::Key(Box::new(key)),
+                Err(problem) => What::Broken(wrong(&path, problem).to_string()),
+            };
+            (Some(content), what)
         }
-        key = Some(one);
+    };
+    Entry { layer, scope, fingerprint: name.to_owned(), path, content, what }
+}
+
+/// The one key of a file with that name.
+fn key(content: &[u8], name: &str) -> Result<Key, String> {
+    let mut keys = parse(content).map_err(|error| error.to_string())?;
+    let (Some(key), true) = (keys.pop(), keys.is_empty()) else {
+        return Err("has to hold exactly one key".to_owned());
+    };
+    if key.fingerprint() != name {
+        return Err(format!("holds another key than its name says: {}", key.fingerprint()));
     }
-    Ok(Entry { layer, scope, fingerprint: name.to_owned(), path, content, key })
+    Ok(key)
 }
 
 /// Writes a file so that it is there whole or not at all.

@@ -7,8 +7,9 @@
 //!
 //! The first directory is the system's, which packages write to; the second one is this machine's.
 //! An empty file in the second takes back the key of the same scope and name in the first. A file
-//! holds one public key, and has its fingerprint for a name; anything else in these directories is
-//! an error, as in rkt: a key that was meant to be there, or to be gone, would not be noticed.
+//! holds one public key, and has its fingerprint for a name. Anything else in these directories is
+//! an error: a key that was meant to be there, or to be gone, would not be noticed. In rkt it is
+//! one for all images; here it refuses those that the key could have decided about.
 //!
 //! Other than in rkt, a prefix stands for whole components: a key for `example.com/fo` says nothing
 //! about `example.com/foo`.
@@ -20,7 +21,7 @@ use crate::{
     openpgp::{self, OpenPgpError},
     policy::{is_ac_identifier, prefixes},
 };
-use files::Entry;
+use files::{Entry, What};
 use sandbox_image::Text;
 use std::{
     io,
@@ -63,7 +64,7 @@ pub enum Layer {
 pub struct TrustedKey {
     /// What it is trusted for.
     pub scope: Scope,
-    /// Its fingerprint in lower-case hexadecimal digits.
+    /// Its fingerprint in lower-case hexadecimal digits; of a broken file its name.
     pub fingerprint: String,
     /// Its file.
     pub path: PathBuf,
@@ -71,7 +72,8 @@ pub struct TrustedKey {
     pub layer: Layer,
     /// It is the system's, and the machine has taken it back.
     pub masked: bool,
-    /// Why nothing that it signs counts now, if so.
+    /// Why nothing that it signs counts now, if so; or what is wrong with the file, so that no image
+    /// runs that it could be about.
     pub problem: Option<String>,
     /// Whose key it is, by its own account. Not escaped.
     pub identities: Vec<String>,
@@ -129,13 +131,23 @@ pub(crate) struct Trusted {
     pub key: Key,
 }
 
+/// A file that is no key, and what it may have been meant for.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub scope: Scope,
+    /// What is wrong with it, with its path.
+    pub problem: String,
+}
+
 /// All of the directories at one moment.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     /// The keys that count: one for each scope and fingerprint, those that are taken back excepted.
     pub keys: Vec<Trusted>,
-    /// All that was read, in a fixed order.
-    pub files: Vec<(PathBuf, Vec<u8>)>,
+    /// What can't be used; but not what the machine has taken back.
+    pub broken: Vec<Broken>,
+    /// All that was read, in a fixed order; nothing of a file that can't be.
+    pub files: Vec<(PathBuf, Option<Vec<u8>>)>,
 }
 
 /// Reads all keys of a file, armored or binary; there is at least one.
@@ -187,7 +199,7 @@ impl Keystore {
         Ok(self.load()?.keys.iter().any(|trusted| trusted.scope.holds(name)))
     }
 
-    /// All keys, also those that are taken back.
+    /// All keys, also those that are taken back, and broken files.
     ///
     /// # Errors
     /// See [`KeystoreError`].
@@ -196,22 +208,26 @@ impl Keystore {
         let now = instant::seconds(SystemTime::now());
         let mut keys = Vec::new();
         for entry in &entries {
-            let Some(key) = &entry.key else { continue };
+            let (problem, identities) = match &entry.what {
+                What::Mask => continue,
+                What::Key(key) => (key.problem(now), key.identities()),
+                What::Broken(problem) => (Some(format!("is broken: {problem}")), Vec::new()),
+            };
             keys.push(TrustedKey {
                 scope: entry.scope.clone(),
                 fingerprint: entry.fingerprint.clone(),
                 path: entry.path.clone(),
                 layer: entry.layer,
                 masked: is_masked(&entries, entry),
-                problem: key.problem(now),
-                identities: key.identities(),
+                problem,
+                identities,
             });
         }
         Ok(keys)
     }
 
-    /// Trusts a key no longer: for one scope, or for all. The whole fingerprint has to be given, in
-    /// lower case. Says what was done; nothing if the key was not trusted.
+    /// Trusts a key no longer: for one scope, or for all; a broken file of that name is removed, too.
+    /// The whole fingerprint has to be given, in lower case. Says what was done; nothing if the key was not trusted.
     ///
     /// # Errors
     /// See [`KeystoreError`].
@@ -224,15 +240,19 @@ impl Keystore {
         let is_meant = |entry: &&Entry| {
             entry.fingerprint == fingerprint && scope.is_none_or(|scope| *scope == entry.scope)
         };
-        let counts = |entry: &&Entry| entry.key.is_some() && !is_masked(&entries, entry);
+        let counts =
+            |entry: &&Entry| !matches!(entry.what, What::Mask) && !is_masked(&entries, entry);
         let mut removed: Vec<Removed> = Vec::new();
         // The machine's own come last, and need nothing if they cover one of the system's.
         for entry in entries.iter().filter(is_meant).filter(counts) {
-            if removed.iter().any(|done| done.scope == entry.scope) {
+            let masked = entry.layer == Layer::System;
+            let path = match masked {
+                true => self.place(&entry.scope, fingerprint)?,
+                false => entry.path.clone(),
+            };
+            if removed.iter().any(|done| done.path == path) {
                 continue;
             }
-            let path = self.place(&entry.scope, fingerprint)?;
-            let masked = entry.layer == Layer::System;
             if masked {
                 files::write(&path, b"")?;
             } else {
@@ -245,18 +265,25 @@ impl Keystore {
 
     pub(crate) fn load(&self) -> Result<Snapshot, KeystoreError> {
         let entries = self.entries()?;
-        let mut keys: Vec<Trusted> = Vec::new();
+        let (mut keys, mut broken): (Vec<Trusted>, _) = (Vec::new(), Vec::new());
         for entry in entries.iter().rev().filter(|entry| !is_masked(&entries, entry)) {
-            let is_there = |trusted: &Trusted| {
-                trusted.scope == entry.scope && trusted.key.fingerprint() == entry.fingerprint
-            };
-            if let (Some(key), false) = (&entry.key, keys.iter().any(is_there)) {
-                let (scope, path) = (entry.scope.clone(), entry.path.clone());
-                keys.push(Trusted { scope, path, key: key.clone() });
+            let scope = entry.scope.clone();
+            match &entry.what {
+                What::Mask => {}
+                What::Broken(problem) => broken.push(Broken { scope, problem: problem.clone() }),
+                What::Key(key) => {
+                    let is_there = |trusted: &Trusted| {
+                        trusted.scope == scope && trusted.key.fingerprint() == entry.fingerprint
+                    };
+                    if !keys.iter().any(is_there) {
+                        let path = entry.path.clone();
+                        keys.push(Trusted { scope, path, key: Key::clone(key) });
+                    }
+                }
             }
         }
         let files = entries.into_iter().map(|entry| (entry.path, entry.content)).collect();
-        Ok(Snapshot { keys, files })
+        Ok(Snapshot { keys, broken, files })
     }
 
     fn entries(&self) -> Result<Vec<Entry>, KeystoreError> {
@@ -283,7 +310,7 @@ fn is_masked(entries: &[Entry], entry: &Entry) -> bool {
     entry.layer == Layer::System
         && entries.iter().any(|other| {
             other.layer == Layer::Local
-                && other.key.is_none()
+                && matches!(other.what, What::Mask)
                 && (&other.scope, &other.fingerprint) == (&entry.scope, &entry.fingerprint)
         })
 }

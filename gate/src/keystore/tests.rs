@@ -124,38 +124,102 @@ fn a_key_of_the_system_is_taken_back_by_an_empty_file() {
 }
 
 #[test]
-fn what_does_not_belong_there_is_an_error() {
+fn what_does_not_belong_there_is_broken() {
     let fingerprint = key(0).fingerprint().to_owned();
     let armored = KEYS[0].armored();
     let two = armored.clone() + &KEYS[1].armored();
     let other = "0".repeat(40);
-    for (place, content, problem) in [
-        (format!("root.d/{other}"), armored.as_str(), "another key"),
-        (format!("root.d/{fingerprint}"), "no key", "no OpenPGP key"),
-        (format!("root.d/{fingerprint}"), two.as_str(), ""),
-        ("root.d/README".to_owned(), "", "only keys belong here"),
-        (format!("root.d/sub/{fingerprint}"), armored.as_str(), "only keys belong here"),
-        (format!("prefix.d/{fingerprint}"), armored.as_str(), "only keys belong here"),
-        (format!("prefix.d/a.b/{}", fingerprint.to_uppercase()), armored.as_str(), "only keys"),
-        (format!("prefix.d/A/{fingerprint}"), armored.as_str(), "beginning of a name"),
+    let below = prefix("a.b");
+    for (place, content, problem, scope) in [
+        (format!("root.d/{other}"), armored.as_str(), "another key", &Scope::Root),
+        (format!("root.d/{fingerprint}"), "no key", "no OpenPGP key", &Scope::Root),
+        (format!("root.d/{fingerprint}"), two.as_str(), "exactly one key", &Scope::Root),
+        ("root.d/README".to_owned(), "", "only keys belong here", &Scope::Root),
+        (format!("root.d/sub/{fingerprint}"), &armored, "only keys belong here", &Scope::Root),
+        (format!("prefix.d/{fingerprint}"), &armored, "only keys belong here", &Scope::Root),
+        (format!("prefix.d/A/{fingerprint}"), &armored, "beginning of a name", &Scope::Root),
+        (format!("prefix.d/a.b/{}", fingerprint.to_uppercase()), &armored, "only keys", &below),
+        (format!("prefix.d/a.b/{fingerprint}"), "no key", "no OpenPGP key", &below),
     ] {
         let host = host();
+        let good = host.1.add(&prefix("example.com"), &key(0)).unwrap();
         let path = host.0.path().join("etc/trustedkeys").join(&place);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
-        let error = host.1.load().unwrap_err().to_string();
-        assert!(error.contains(problem) && error.contains("trustedkeys"), "{place}: {error}");
+        let found = host.1.load().unwrap();
+        let [broken] = &found.broken[..] else { panic!("{place}: {found:?}") };
+        assert_eq!(&broken.scope, scope, "{place}");
+        for part in [problem, "trustedkeys"] {
+            assert!(broken.problem.contains(part), "{place}: {broken:?}");
+        }
+        assert_eq!(found.keys.len(), 1, "{place}");
+        let list = host.1.list().unwrap();
+        let shown = list.iter().find(|entry| entry.path != good).unwrap();
+        assert!(shown.problem.as_ref().unwrap().contains(problem), "{shown:?}");
+        assert!(!shown.masked && &shown.scope == scope, "{shown:?}");
     }
 }
 
 #[test]
+fn a_broken_file_is_removed_as_a_key_is() {
+    let host = host();
+    let fingerprint = key(0).fingerprint().to_owned();
+    let broken = || host.1.load().unwrap().broken.len();
+    let mut places = Vec::new();
+    for place in
+        ["usr/trustedkeys/root.d", "etc/trustedkeys/prefix.d/a.b", "etc/trustedkeys/prefix.d"]
+    {
+        let path = host.0.path().join(place).join(&fingerprint);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "no key").unwrap();
+        places.push(path);
+    }
+    assert_eq!(broken(), 3);
+    // It is no mask, and none is a key.
+    host.system().add(&prefix("a.b"), &key(0)).unwrap();
+    assert_eq!((broken(), host.scopes("a.b")), (3, 1));
+    host.1.remove(&fingerprint, None).unwrap();
+    assert_eq!((broken(), host.scopes("a.b")), (0, 0));
+    assert_eq!(fs::read(&places[0]).unwrap(), b"no key", "the system's stays");
+    assert!(!places[2].exists());
+}
+
+#[test]
 fn what_others_can_write_to_is_not_trusted() {
-    for writable in ["root.d", "file"] {
+    let host = host();
+    let file = host.1.add(&Scope::Root, &key(0)).unwrap();
+    let make = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    make(&file, 0o777);
+    let found = host.1.load().unwrap();
+    assert!(found.keys.is_empty());
+    assert!(found.broken[0].problem.contains("others than its owner"), "{found:?}");
+    make(&file, 0o644);
+    make(file.parent().unwrap(), 0o777);
+    let error = host.1.load().unwrap_err().to_string();
+    assert!(error.contains("others than its owner"), "{error}");
+}
+
+#[test]
+fn a_mask_can_not_be_moved_away() {
+    for place in ["", "etc", "etc/trustedkeys", "etc/trustedkeys/prefix.d"] {
         let host = host();
-        let file = host.1.add(&Scope::Root, &key(0)).unwrap();
-        let path = if writable == "file" { file.as_path() } else { file.parent().unwrap() };
-        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
-        let error = host.1.load().unwrap_err().to_string();
-        assert!(error.contains("others than its owner"), "{writable}: {error}");
+        host.system().add(&prefix("a.b"), &key(0)).unwrap();
+        host.1.remove(key(0).fingerprint(), None).unwrap();
+        assert_eq!(host.scopes("a.b"), 0);
+        let directory = host.0.path().join(place);
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = || {
+            let error = host.1.load().unwrap_err().to_string();
+            assert!(error.contains("others than its owner"), "{place}: {error}");
+        };
+        refused();
+        // Nor does it go unnoticed that it has been.
+        let keys = host.0.path().join("etc/trustedkeys");
+        fs::rename(keys.join("prefix.d"), keys.join("gone")).unwrap();
+        if place != "etc/trustedkeys/prefix.d" {
+            refused();
+        }
     }
 }

@@ -1,19 +1,17 @@
 //! Certificates: public keys, and what they say about themselves.
 
-use super::{OpenPgpError, created, dearmored, expires};
+use super::{OpenPgpError, created, expires, keyring::absorb};
 use crate::instant;
 use pgp::{
-    armor::BlockType,
-    composed::{ArmorOptions, Deserializable as _, SignedPublicKey, SignedPublicSubKey},
+    composed::{ArmorOptions, SignedPublicKey, SignedPublicSubKey},
     packet::{Signature, SignatureType, SubpacketData},
     ser::Serialize as _,
-    types::{KeyDetails, PublicParams, SignedUser, Tag},
+    types::{KeyDetails, KeyVersion, PublicParams, SignedUser, Tag},
 };
+use std::borrow::Cow;
 
 /// The fewest bits of an RSA key.
 const MIN_RSA_BITS: u16 = 2048;
-/// What the armor of a key begins with.
-const BEGIN: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
 
 /// A public key with all that belongs to it: user IDs, subkeys, revocations.
 #[derive(Debug, Clone)]
@@ -23,46 +21,13 @@ pub struct Certificate {
     armored: String,
 }
 
-/// Reads all keys of a file, armored (one block or several) or binary. There is at least one.
-///
-/// # Errors
-/// If there is none, or anything else.
-pub fn parse(bytes: &[u8]) -> Result<Vec<Certificate>, OpenPgpError> {
-    let mut blocks = Vec::new();
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.contains(BEGIN) => {
-            for (start, _) in text.match_indices(BEGIN) {
-                blocks.push(dearmored(&bytes[start..], BlockType::PublicKey, "the key")?);
-            }
-        }
-        _ => blocks.push(dearmored(bytes, BlockType::PublicKey, "the key")?),
-    }
-    let mut certificates = Vec::new();
-    for block in blocks {
-        let malformed = |error| OpenPgpError::malformed("the key", &error);
-        for key in SignedPublicKey::from_bytes_many(block.as_slice()).map_err(malformed)? {
-            certificates.push(Certificate::new(key.map_err(malformed)?)?);
-        }
-    }
-    if certificates.is_empty() {
-        return Err(OpenPgpError::new("there is no public key in it"));
-    }
-    Ok(certificates)
-}
-
 /// A key's fingerprint as it is written everywhere here.
 pub(super) fn fingerprint(key: &impl KeyDetails) -> String {
     format!("{:x}", key.fingerprint())
 }
 
-/// What a self-signature says of a key.
-struct Terms<'a> {
-    made: i64,
-    signature: &'a Signature,
-}
-
 impl Certificate {
-    fn new(key: SignedPublicKey) -> Result<Self, OpenPgpError> {
+    pub(super) fn new(key: SignedPublicKey) -> Result<Self, OpenPgpError> {
         let fingerprint = fingerprint(&key.primary_key);
         // That of version 4 has 40 digits, that of version 6 has 64.
         if !matches!(fingerprint.len(), 40 | 64) {
@@ -72,6 +37,17 @@ impl Certificate {
             .to_armored_string(ArmorOptions::default())
             .map_err(|error| OpenPgpError::malformed("the key", &error))?;
         Ok(Self { key, fingerprint, armored })
+    }
+
+    /// A key as all of its copies together say it is, as in the keyring that gpg would have made of
+    /// them: one that is revoked is revoked in all. Nothing, if it is not among the keys.
+    pub(super) fn of<'a>(keys: &'a [Self], fingerprint: &str) -> Option<Cow<'a, Self>> {
+        let mut copies = keys.iter().filter(|key| key.fingerprint == fingerprint);
+        let mut whole = Cow::Borrowed(copies.next()?);
+        for copy in copies {
+            absorb(&mut whole.to_mut().key, copy.key.clone());
+        }
+        Some(whole)
     }
 
     /// The fingerprint of the primary key in lower-case hexadecimal digits.
@@ -92,8 +68,10 @@ impl Certificate {
             .users
             .iter()
             .filter_map(|user| {
-                let newest = self.certifications(user, i64::MAX).max_by_key(|terms| terms.made)?;
-                Some((!newest.signature.is_primary(), String::from_utf8_lossy(user.id.id())))
+                let valid = self.certifications(user);
+                let newest = valid.max_by_key(|signature| created(signature).ok())?;
+                created(newest).ok()?;
+                Some((!newest.is_primary(), String::from_utf8_lossy(user.id.id())))
             })
             .collect();
         // Keeps the order of the others.
@@ -125,11 +103,7 @@ impl Certificate {
             return Err("is younger than the signature".to_owned());
         }
         if signer == self.fingerprint {
-            return if terms.signature.key_flags().sign() {
-                Ok(())
-            } else {
-                Err("may not sign, by its own account".to_owned())
-            };
+            return check_flags(&terms);
         }
         let subkey = self.key.public_subkeys.iter().find(|sub| fingerprint(&sub.key) == signer);
         let subkey = subkey.ok_or_else(|| format!("has no subkey {signer}"))?;
@@ -138,15 +112,14 @@ impl Certificate {
     }
 
     /// What the primary key says of itself now, if it is worth anything.
-    fn terms(&self, now: i64) -> Result<Terms<'_>, String> {
+    fn terms(&self, now: i64) -> Result<Vec<&Signature>, String> {
         let primary = &self.key.primary_key;
         let details = &self.key.details;
-        let is_revocation = |signature: &&Signature| {
+        let is_revocation = |signature: &Signature| {
             signature.typ() == Some(SignatureType::KeyRevocation)
                 && signature.verify_key(primary).is_ok()
         };
-        let signatures = details.revocation_signatures.iter().chain(&details.direct_signatures);
-        if signatures.clone().any(|signature| is_revocation(&signature)) {
+        if details.revocation_signatures.iter().any(is_revocation) {
             return Err("is revoked".to_owned());
         }
         check_algorithm(primary)?;
@@ -154,38 +127,32 @@ impl Certificate {
         if made > now {
             return Err(format!("is of the future: it was made at {}", instant::format(made)));
         }
-        let direct = details.direct_signatures.iter().filter_map(|signature| {
-            let made = self_signed(signature, now)?;
+        // Those that say nothing of this, as of who else may revoke the key, are about that alone.
+        let direct = details.direct_signatures.iter().filter(|signature| {
             let is_direct = signature.typ() == Some(SignatureType::Key);
-            (is_direct && signature.verify_key(primary).is_ok())
-                .then_some(Terms { made, signature })
+            is_direct && says_terms(signature) && signature.verify_key(primary).is_ok()
         });
-        let users = details.users.iter().filter(|user| !self.is_revoked(user));
-        let terms = users
-            .flat_map(|user| self.certifications(user, now))
-            .chain(direct)
-            .filter(|terms| has_flags(terms.signature))
-            .max_by_key(|terms| terms.made)
-            .ok_or_else(|| {
-                "has no valid signature of its own that says what it is for".to_owned()
-            })?;
-        check_expiry(terms.signature, made, now)?;
+        // Signatures over user IDs of version 6 say nothing of this (RFC 9580, 5.2.3.10).
+        let users = details
+            .users
+            .iter()
+            .filter(|user| primary.version() != KeyVersion::V6 && !self.is_revoked(user));
+        let own = users.flat_map(|user| self.certifications(user)).chain(direct);
+        let terms = newest(own, now)?;
+        if terms.is_empty() {
+            return Err("has no valid signature of its own that says what it is for".to_owned());
+        }
+        check_expiry(&terms, made, now)?;
         Ok(terms)
     }
 
     /// The valid signatures of the key that a user ID is its own.
-    fn certifications<'a>(
-        &'a self,
-        user: &'a SignedUser,
-        now: i64,
-    ) -> impl Iterator<Item = Terms<'a>> {
-        user.signatures.iter().filter_map(move |signature| {
-            let made = self_signed(signature, now)?;
-            let is_one = signature.typ() != Some(SignatureType::CertRevocation)
+    fn certifications<'a>(&'a self, user: &'a SignedUser) -> impl Iterator<Item = &'a Signature> {
+        user.signatures.iter().filter(move |signature| {
+            signature.typ() != Some(SignatureType::CertRevocation)
                 && signature
                     .verify_certification(&self.key.primary_key, Tag::UserId, &user.id)
-                    .is_ok();
-            is_one.then_some(Terms { made, signature })
+                    .is_ok()
         })
     }
 
@@ -202,57 +169,109 @@ impl Certificate {
         let primary = &self.key.primary_key;
         let is_bound =
             |signature: &Signature| signature.verify_subkey_binding(primary, &subkey.key).is_ok();
-        let mut newest: Option<Terms<'_>> = None;
-        for signature in &subkey.signatures {
-            if signature.typ() == Some(SignatureType::SubkeyRevocation) {
-                if is_bound(signature) {
-                    return Err("is revoked".to_owned());
-                }
-                continue;
-            }
-            let Some(made) = self_signed(signature, now) else { continue };
-            if is_bound(signature) && newest.as_ref().is_none_or(|terms| made >= terms.made) {
-                newest = Some(Terms { made, signature });
-            }
+        let of_type = |kind| {
+            let signatures = subkey.signatures.iter();
+            signatures.filter(move |signature| signature.typ() == Some(kind) && is_bound(signature))
+        };
+        if of_type(SignatureType::SubkeyRevocation).next().is_some() {
+            return Err("is revoked".to_owned());
         }
-        let binding = newest.ok_or("is not bound to it by a valid signature")?.signature;
+        let bindings = newest(of_type(SignatureType::SubkeyBinding), now)?;
+        if bindings.is_empty() {
+            return Err("is not bound to it by a valid signature".to_owned());
+        }
         check_algorithm(&subkey.key)?;
         let born = i64::from(subkey.key.created_at().as_secs());
         if born > now || made < born {
             return Err("is younger than the signature".to_owned());
         }
-        check_expiry(binding, born, now)?;
-        if !binding.key_flags().sign() {
-            return Err("may not sign, by its own account".to_owned());
-        }
+        check_expiry(&bindings, born, now)?;
+        check_flags(&bindings)?;
         // Without it anybody could say that somebody else's key is a subkey of theirs.
-        let back = binding.embedded_signature().filter(|back| {
-            self_signed(back, now).is_some()
+        let is_back = |back: &Signature| {
+            check_self_signed(back, now).is_ok()
                 && back.verify_primary_key_binding(&subkey.key, primary).is_ok()
-        });
-        back.map(drop).ok_or_else(|| "has not signed that it belongs to it".to_owned())
+        };
+        if bindings.iter().all(|binding| binding.embedded_signature().is_some_and(is_back)) {
+            Ok(())
+        } else {
+            Err("has not signed that it belongs to it".to_owned())
+        }
     }
 }
 
-/// The time of a signature of a key over itself, if it can count now.
-fn self_signed(signature: &Signature, now: i64) -> Option<i64> {
-    let made = created(signature).ok()?;
-    let is_over = expires(signature, made).is_some_and(|end| end <= now);
-    (made <= now && !is_over).then_some(made)
-}
-
-fn has_flags(signature: &Signature) -> bool {
-    signature.config().is_some_and(|config| {
-        config.hashed_subpackets().any(|part| matches!(part.data, SubpacketData::KeyFlags(_)))
-    })
-}
-
-/// Whether a key that was made then has not expired, by what its newest signature says.
-fn check_expiry(signature: &Signature, made: i64, now: i64) -> Result<(), String> {
-    match signature.key_expiration_time().map(|after| i64::from(after.as_secs())) {
-        Some(after) if after != 0 && made + after <= now => {
-            Err(format!("has expired at {}", instant::format(made + after)))
+/// The newest of a key's signatures over itself or its subkey: one, or several of the same second,
+/// which then all count.
+///
+/// gpg takes the newest of each user ID that has not expired, and then flags and expiry each from
+/// the newest of these that has any; of direct signatures likewise. So one without flags, or one
+/// that has expired, brings an older one back. Here the newest of all decides alone. If it can't be
+/// taken at its word, by its hash, its own expiry or a critical part that is not known, nothing
+/// counts: the owner has said something newer than the others, and it is not known what.
+fn newest<'a>(
+    signatures: impl Iterator<Item = &'a Signature>,
+    now: i64,
+) -> Result<Vec<&'a Signature>, String> {
+    let (mut newest, mut latest) = (Vec::new(), i64::MIN);
+    for signature in signatures {
+        // Without a time it is none, and that of one of the future has not come.
+        let Some(made) = signature.created().map(|time| i64::from(time.as_secs())) else {
+            continue;
+        };
+        if made > now || made < latest {
+            continue;
         }
+        if made > latest {
+            newest.clear();
+            latest = made;
+        }
+        newest.push(signature);
+    }
+    for signature in &newest {
+        check_self_signed(signature, now).map_err(|problem| {
+            format!("has a newest signature over itself that does not count: {problem}")
+        })?;
+    }
+    Ok(newest)
+}
+
+/// Whether a signature of a key over itself can count now.
+fn check_self_signed(signature: &Signature, now: i64) -> Result<(), String> {
+    let made = created(signature).map_err(|problem| problem.to_string())?;
+    if made > now {
+        return Err("it is of the future".to_owned());
+    }
+    match expires(signature, made) {
+        Some(end) if end <= now => Err(format!("it has expired at {}", instant::format(end))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a signature says what a key is for, or until when.
+fn says_terms(signature: &Signature) -> bool {
+    let says = |data: &SubpacketData| {
+        matches!(data, SubpacketData::KeyFlags(_) | SubpacketData::KeyExpirationTime(_))
+    };
+    signature.config().is_some_and(|config| config.hashed_subpackets().any(|part| says(&part.data)))
+}
+
+/// Whether a key may sign by all that it says of itself. One that says nothing may not.
+fn check_flags(terms: &[&Signature]) -> Result<(), String> {
+    if terms.iter().all(|signature| signature.key_flags().sign()) {
+        Ok(())
+    } else {
+        Err("may not sign, by its own account".to_owned())
+    }
+}
+
+/// Whether a key that was made then has not expired, by all that it says of itself.
+fn check_expiry(terms: &[&Signature], made: i64, now: i64) -> Result<(), String> {
+    let ends = terms.iter().filter_map(|signature| {
+        let after = i64::from(signature.key_expiration_time()?.as_secs());
+        (after != 0).then_some(made + after)
+    });
+    match ends.min() {
+        Some(end) if end <= now => Err(format!("has expired at {}", instant::format(end))),
         _ => Ok(()),
     }
 }

@@ -1,17 +1,20 @@
 //! Signed messages and detached signatures.
 
 use super::{
-    Certificate, OpenPgpError, certificate::fingerprint, created, dearmored, expires, hash_name,
-    is_strong,
+    Certificate, OpenPgpError, armor, certificate::fingerprint, created, expires, hash_name,
+    is_strong, packets,
 };
 use crate::instant;
 use pgp::{
     armor::BlockType,
-    packet::{Packet, PacketParser, PublicKey, PublicSubkey, Signature, SignatureType},
+    packet::{Packet, PublicKey, PublicSubkey, Signature, SignatureType},
     types::KeyDetails,
 };
 use sandbox_image::{Text, evidence::DetachedFacts};
-use std::io::Read;
+use std::{
+    io::{Read, Seek},
+    time::SystemTime,
+};
 
 /// The most bytes that are signed in a message.
 const MAX_CONTENT: u64 = 1024 * 1024;
@@ -88,8 +91,8 @@ pub fn verify_message(
     keys: &[Certificate],
     now: i64,
 ) -> Result<(Vec<u8>, Verified), OpenPgpError> {
-    let binary = dearmored(message, BlockType::Message, "the message")?;
-    let mut packets = packets(&binary, "the message")?;
+    let binary = armor::single(message, BlockType::Message, "the message")?;
+    let mut packets = packets(&binary, "the message", MAX_PACKETS)?;
     // As gpg makes it if nobody tells it not to.
     if let [Packet::CompressedData(compressed)] = packets.as_slice() {
         let malformed =
@@ -100,7 +103,7 @@ pub fn verify_message(
         if inner.len() as u64 > MAX_CONTENT {
             return Err(OpenPgpError::new("the message is too large"));
         }
-        packets = self::packets(&inner, "the message")?;
+        packets = super::packets(&inner, "the message", MAX_PACKETS)?;
     }
     let [Packet::OnePassSignature(_), Packet::LiteralData(literal), Packet::Signature(signature)] =
         packets.as_slice()
@@ -114,7 +117,8 @@ pub fn verify_message(
         let signed = key.components().find(|one| one.has_signed(signature, content));
         let Some(component) = signed else { continue };
         let expires = expires(signature, made);
-        match count(key, &component.fingerprint(), made, expires, now) {
+        let signer = component.fingerprint();
+        match count(keys, key.fingerprint(), &signer, made, expires, now) {
             Ok(verified) => return Ok((content.to_vec(), verified)),
             Err(error) => problem = error,
         }
@@ -124,47 +128,99 @@ pub fn verify_message(
 
 /// Holds a detached signature against the file that it signs. This is done once, while the file is
 /// there as it was shipped; whether the signature counts is decided from the result, at each
-/// launch.
+/// launch. `now` only chooses: of several signatures the newest that counts then, or if there is
+/// none the newest, so that a launch can say what is wrong with it.
 ///
 /// # Errors
-/// If it is by none of the keys, or not of this file, or of a kind that can never count.
-pub fn verify_detached(
+/// If none is by one of the keys, and of this file, and of a kind that can ever count.
+pub fn verify_detached<R: Read + Seek>(
     signature: &[u8],
-    data: &mut dyn Read,
+    data: &mut R,
     keys: &[Certificate],
+    now: SystemTime,
 ) -> Result<DetachedFacts, OpenPgpError> {
-    let binary = dearmored(signature, BlockType::Signature, "the signature")?;
-    let mut found = None;
-    for packet in packets(&binary, "the signature")? {
+    let now = instant::seconds(now);
+    let mut all = Vec::new();
+    for block in armor::blocks(signature, BlockType::Signature, "the signature")? {
+        all.extend(packets(&block, "the signature", MAX_PACKETS)?);
+    }
+    if all.len() > MAX_PACKETS {
+        let problem = format!("there are more than {MAX_PACKETS} signatures");
+        return Err(OpenPgpError::new(problem));
+    }
+    let (mut best, mut best_rank) = (None, None);
+    let mut problem = unknown();
+    let mut tries = 0;
+    for packet in all {
         let Packet::Signature(signature) = packet else {
             return Err(OpenPgpError::new("the signature is not a detached one"));
         };
-        let by = keys.iter().find_map(|key| {
-            let component = key.components().find(|one| one.is_named_by(&signature))?;
-            Some((key, component))
-        });
-        if let Some((key, component)) = by {
-            found = Some((signature, key, component));
-            break;
+        let found = held(&signature, data, keys, &mut tries);
+        for facts in found.unwrap_or_else(|error| {
+            problem = error;
+            Vec::new()
+        }) {
+            let rank = (check_facts(&facts, keys, now).is_ok(), facts.created);
+            if best_rank.is_none_or(|other| rank > other) {
+                (best, best_rank) = (Some(facts), Some(rank));
+            }
         }
     }
-    // The file can be read once only.
-    let (signature, key, component) = found.ok_or_else(unknown)?;
-    let made = check_kind(&signature)?;
-    if !component.has_signed(&signature, data) {
-        let key = key.fingerprint();
-        return Err(OpenPgpError::new(format!(
-            "the signature by key {key} is not of this file, or the file can't be read"
-        )));
+    best.ok_or(problem)
+}
+
+/// What there is to say of one signature over a file: for each key that it is by. A subkey may be
+/// in several of them, of which one is really its own.
+fn held(
+    signature: &Signature,
+    data: &mut (impl Read + Seek),
+    keys: &[Certificate],
+    tries: &mut usize,
+) -> Result<Vec<DetachedFacts>, OpenPgpError> {
+    let named = keys.iter().flat_map(|key| {
+        let components = key.components().filter(|one| one.is_named_by(signature));
+        components.map(move |component| (key.fingerprint(), component))
+    });
+    let mut seen: Vec<(String, bool)> = Vec::new();
+    let mut facts = Vec::new();
+    for (primary, component) in named {
+        let made = check_kind(signature)?;
+        let signer = component.fingerprint();
+        let is_by = match seen.iter().find(|(other, _)| *other == signer) {
+            Some((_, is_by)) => *is_by,
+            None => {
+                // Whoever makes the file says how many keys it may be by, and how large it is.
+                *tries += 1;
+                if *tries > MAX_PACKETS {
+                    let problem = format!("they name more than {MAX_PACKETS} keys in all");
+                    return Err(OpenPgpError::new(problem));
+                }
+                data.rewind().map_err(|error| unreadable(&error))?;
+                let is_by = component.has_signed(signature, &mut *data);
+                seen.push((signer.clone(), is_by));
+                is_by
+            }
+        };
+        if is_by {
+            facts.push(DetachedFacts {
+                primary: primary.to_owned(),
+                signer,
+                created: made,
+                expires: expires(signature, made),
+                hash: signature.hash_alg().map(hash_name).unwrap_or_default(),
+            });
+        }
     }
-    let hash = signature.hash_alg().map(hash_name).unwrap_or_default();
-    Ok(DetachedFacts {
-        primary: key.fingerprint().to_owned(),
-        signer: component.fingerprint(),
-        created: made,
-        expires: expires(&signature, made),
-        hash,
-    })
+    match seen.first() {
+        Some((signer, _)) if facts.is_empty() => Err(OpenPgpError::new(format!(
+            "the signature by key {signer} is not of this file, or the file can't be read"
+        ))),
+        _ => Ok(facts),
+    }
+}
+
+fn unreadable(error: &std::io::Error) -> OpenPgpError {
+    OpenPgpError::new(format!("the file that is signed can't be read: {error}"))
 }
 
 /// Whether a detached signature that was held against its file counts by these keys now.
@@ -180,24 +236,19 @@ pub fn check_facts(
         let problem = format!("it uses {}, which is too weak", Text::new(&facts.hash));
         return Err(OpenPgpError::new(problem));
     }
-    let mut problem = unknown();
-    for key in keys.iter().filter(|key| key.fingerprint() == facts.primary) {
-        match count(key, &facts.signer, facts.created, facts.expires, now) {
-            Ok(verified) => return Ok(verified),
-            Err(error) => problem = error,
-        }
-    }
-    Err(problem)
+    count(keys, &facts.primary, &facts.signer, facts.created, facts.expires, now)
 }
 
 /// Whether a signature counts that a key has made.
 fn count(
-    key: &Certificate,
+    keys: &[Certificate],
+    primary: &str,
     signer: &str,
     made: i64,
     expires: Option<i64>,
     now: i64,
 ) -> Result<Verified, OpenPgpError> {
+    let key = Certificate::of(keys, primary).ok_or_else(unknown)?;
     if made > now {
         let made = instant::format(made);
         return Err(OpenPgpError::new(format!("it is of the future: it was made at {made}")));
@@ -218,19 +269,4 @@ fn check_kind(signature: &Signature) -> Result<i64, OpenPgpError> {
         return Err(OpenPgpError::new("it is not a signature of a file's bytes"));
     }
     created(signature)
-}
-
-fn packets(binary: &[u8], what: &str) -> Result<Vec<Packet>, OpenPgpError> {
-    let mut packets = Vec::new();
-    for packet in PacketParser::new(binary) {
-        if packets.len() == MAX_PACKETS {
-            return Err(OpenPgpError::new(format!("{what} has more than {MAX_PACKETS} packets")));
-        }
-        match packet.map_err(|error| OpenPgpError::malformed(what, &error))? {
-            // Says nothing, and is to be passed over.
-            Packet::Marker(_) | Packet::Padding(_) => {}
-            packet => packets.push(packet),
-        }
-    }
-    Ok(packets)
 }

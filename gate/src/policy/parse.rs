@@ -21,7 +21,7 @@ pub(super) fn policy(document: &[u8]) -> Result<Policy, JsonError> {
             for (scope, list) in Members::of(scopes, &path)?.into_entries() {
                 let path = format!("{path}.\"{scope}\"");
                 scope::check(&transport, &scope)
-                    .map_err(|problem| JsonError::at(&path, format!("the scope {problem}")))?;
+                    .map_err(|problem| JsonError::at(&path, problem))?;
                 lists.insert(scope, requirements(list, &path, &transport)?);
             }
             transports.insert(transport, lists);

@@ -95,10 +95,17 @@ pub(crate) fn is_clean_path(path: &str) -> bool {
 }
 
 /// Refuses a scope that could never hold an image: it was meant for something else than it says.
-pub(super) fn check(transport: &str, scope: &str) -> Result<(), &'static str> {
-    if scope.is_empty() {
-        return Ok(());
+pub(super) fn check(transport: &str, scope: &str) -> Result<(), String> {
+    match transport {
+        _ if scope.is_empty() => Ok(()),
+        "docker-archive" | "tarball" => {
+            Err(format!("images of {transport} have no scope but the empty one (\"\")"))
+        }
+        _ => check_form(transport, scope).map_err(|problem| format!("the scope {problem}")),
     }
+}
+
+fn check_form(transport: &str, scope: &str) -> Result<(), &'static str> {
     match transport {
         "docker" | "atomic" => check_docker(scope),
         "oci" | "oci-archive" => {
@@ -113,7 +120,6 @@ pub(super) fn check(transport: &str, scope: &str) -> Result<(), &'static str> {
         "dir" if is_clean_path(scope) => Ok(()),
         "dir" => Err("should be an absolute path without '.', '..' and trailing slashes; for all \
                       paths use the empty scope"),
-        "docker-archive" | "tarball" => Err("has no scope but the empty one"),
         "aci" if is_ac_identifier(scope) => Ok(()),
         "aci" => Err("should be the beginning of an ACI's name, whole components of it"),
         _ => Ok(()),

@@ -181,6 +181,18 @@ fn a_scope_that_could_hold_no_image_is_an_error() {
     ] {
         assert!(with_scope(transport, scope).is_err(), "{transport} {scope}");
     }
+    for (transport, scope, problem) in [
+        (
+            "docker-archive",
+            "/x.tar",
+            "images of docker-archive have no scope but the empty one (\"\")",
+        ),
+        ("aci", "A", "the scope should be the beginning of an ACI's name"),
+    ] {
+        let error = with_scope(transport, scope).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+        assert!(!error.contains("the scope has no scope"), "{error}");
+    }
 }
 
 fn docker<'a>(registry: &'a str, repository: &'a str, tag: Option<&'a str>) -> Identity<'a> {

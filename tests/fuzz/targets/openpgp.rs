@@ -3,7 +3,11 @@
 
 use libfuzzer_sys::fuzz_target;
 use sandbox_gate::openpgp::{Certificate, parse, verify_detached, verify_message};
-use std::sync::LazyLock;
+use std::{
+    io::Cursor,
+    sync::LazyLock,
+    time::{Duration, UNIX_EPOCH},
+};
 
 /// Keys that nobody can sign with any more, but for what they have signed.
 static KEYS: LazyLock<Vec<Certificate>> = LazyLock::new(|| {
@@ -19,11 +23,12 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(content, CONTENT);
         assert_eq!(verified.primary, KEYS[0].fingerprint());
     }
-    assert!(verify_detached(input, &mut &b"another file"[..], &KEYS).is_err());
+    let now = UNIX_EPOCH + Duration::from_secs(NOW.unsigned_abs());
+    assert!(verify_detached(input, &mut Cursor::new(b"another file"), &KEYS, now).is_err());
     for key in parse(input).unwrap_or_default() {
         let problem = key.problem(NOW);
         if key.fingerprint() == KEYS[0].fingerprint() && problem.is_none() {
-            assert!(verify_detached(input, &mut &b""[..], &[key]).is_err());
+            assert!(verify_detached(input, &mut Cursor::new(b""), &[key], now).is_err());
         }
     }
 });

@@ -1,6 +1,7 @@
 //! App Container Images.
 
 use super::*;
+use std::io::Cursor;
 
 const SHIPPED: &[u8] = b"an ACI as it was shipped";
 
@@ -15,7 +16,7 @@ fn detached(key: &Pgp, known: &[&Pgp], time: &str) -> Signature {
         .iter()
         .flat_map(|key| crate::keystore::parse(key.armored().as_bytes()).unwrap())
         .collect();
-    let facts = verify_detached(&signature, &mut &SHIPPED[..], &keys).ok();
+    let facts = verify_detached(&signature, &mut Cursor::new(SHIPPED), &keys, now()).ok();
     Signature::Detached { signature, facts }
 }
 
@@ -102,6 +103,34 @@ fn what_a_key_is_worth_is_looked_at_at_every_launch() {
         .trust("", "alice")
         .signed(with(&|facts| facts.created = instant::parse("2027-01-01T00:00:00Z").unwrap()))
         .refused("signature 1");
+}
+
+#[test]
+fn a_malformed_key_refuses_what_it_could_decide_about() {
+    for scope in ["", "example.com", "example.com/app"] {
+        let broken = |name| image(name).trust("example.com", "alice").trust(scope, "garbage");
+        broken("a malformed key in the image's scope").signed(by_alice()).refused("repair");
+        let path = format!("{scope}/{}: no OpenPGP key", "0".repeat(40));
+        let path = path.strip_prefix('/').unwrap_or(&path).to_owned();
+        broken("the file is named").signed(by_alice()).refused(&path);
+        broken("the option overrides it").insecure().allowed("--insecure");
+    }
+    for scope in ["example.com/application", "example.com/app/plugin", "other.com"] {
+        image("a malformed key of another scope")
+            .trust("example.com", "alice")
+            .trust(scope, "garbage")
+            .signed(by_alice())
+            .allowed("trusted");
+    }
+    image("the policy decides, and not the keys")
+        .policy(policy("aci", &[("example.com", &signed_by(&["alice"], ""))]))
+        .trust("", "garbage")
+        .signed(by_alice())
+        .allowed("aci");
+    case("no key decides about an image of a registry")
+        .docker("", ACCEPT)
+        .trust("", "garbage")
+        .allowed("docker");
 }
 
 #[test]

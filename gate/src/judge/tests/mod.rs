@@ -222,13 +222,13 @@ impl Case {
             fs::create_dir_all(&scope).unwrap();
             let content = fs::read_to_string(KEYS.folder.path().join(key)).unwrap();
             let fingerprint = match *key {
-                "alice" => &KEYS.alice,
-                "bob" => &KEYS.bob,
-                "expired" => &KEYS.expired,
-                "revoked" => &KEYS.revoked,
+                "alice" => KEYS.alice.fingerprint(),
+                "bob" => KEYS.bob.fingerprint(),
+                "expired" => KEYS.expired.fingerprint(),
+                "revoked" => KEYS.revoked.fingerprint(),
+                "garbage" => "0".repeat(40),
                 other => panic!("no key {other}"),
-            }
-            .fingerprint();
+            };
             fs::write(scope.join(fingerprint), content).unwrap();
         }
         HostPolicy::load(&paths)

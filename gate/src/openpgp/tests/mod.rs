@@ -1,9 +1,19 @@
 //! Against what gpg makes: see fixtures/README.md.
 
+mod keyring;
+mod terms;
+
 use super::*;
 use crate::instant;
+use pgp::armor::BlockType;
+use pgp::ser::Serialize as _;
 use proptest::prelude::*;
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::Cursor,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 fn file(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/openpgp/fixtures").join(name)).unwrap()
@@ -22,6 +32,20 @@ fn now() -> i64 {
     at("2026-02-02T00:00:00Z")
 }
 
+/// The same for those who want it so.
+fn system_now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(now().unsigned_abs())
+}
+
+/// Holds a signature against that file.
+fn hold(
+    signature: &[u8],
+    content: &[u8],
+    keys: &[Certificate],
+) -> Result<sandbox_image::evidence::DetachedFacts, OpenPgpError> {
+    verify_detached(signature, &mut Cursor::new(content), keys, system_now())
+}
+
 /// Why a message does not count, or what it says.
 fn message(name: &str, keys: &[Certificate], now: i64) -> Result<Vec<u8>, String> {
     verify_message(&file(name), keys, now)
@@ -31,9 +55,13 @@ fn message(name: &str, keys: &[Certificate], now: i64) -> Result<Vec<u8>, String
 
 /// The same of a detached signature, held against the file and counted then.
 fn detached(name: &str, keys: &[Certificate], now: i64) -> Result<Verified, String> {
-    let facts = verify_detached(&file(name), &mut file("content.txt").as_slice(), keys)
-        .map_err(|error| error.to_string())?;
+    let facts = hold(&file(name), &file("content.txt"), keys).map_err(|error| error.to_string())?;
     check_facts(&facts, keys, now).map_err(|error| error.to_string())
+}
+
+/// A key without its armor.
+fn bytes_of(name: &str) -> Vec<u8> {
+    armor::single(&file(name), BlockType::PublicKey, "the key").unwrap()
 }
 
 #[track_caller]
@@ -61,18 +89,68 @@ fn detached_signatures_by_gpg_count() {
         let verified = detached(name, &key("rsa"), now()).unwrap();
         assert_eq!(verified.primary, key("rsa")[0].fingerprint(), "{name}");
     }
-    let facts =
-        verify_detached(&file("subkey.sig"), &mut file("content.txt").as_slice(), &key("subkey"))
-            .unwrap();
+    let facts = hold(&file("subkey.sig"), &file("content.txt"), &key("subkey")).unwrap();
     assert_eq!(facts.primary, key("subkey")[0].fingerprint());
     assert!(key("subkey")[0].subkeys().contains(&facts.signer));
     assert_eq!((facts.created, facts.expires), (at("2026-02-01T00:00:00Z"), None));
     assert!(facts.hash.starts_with("SHA"), "{facts:?}");
     refused(
-        verify_detached(&file("subkey.sig"), &mut &b"other"[..], &key("subkey"))
-            .map_err(|error| error.to_string()),
+        hold(&file("subkey.sig"), b"other", &key("subkey")).map_err(|error| error.to_string()),
         "is not of this file",
     );
+}
+
+#[test]
+fn of_several_detached_signatures_one_suffices() {
+    let binary =
+        |name: &str| armor::blocks(&file(name), BlockType::Signature, name).unwrap().concat();
+    let both = ["small", "rsa"].map(key).concat();
+    // The first one is by a key that is too short, and fits.
+    let small_first = file("two.sig");
+    let [one, two] = &packets(&small_first, "two", 2).unwrap()[..] else { panic!() };
+    let [small, rsa] = [one, two].map(|packet| packet.to_bytes().unwrap());
+    let good = key("rsa")[0].fingerprint().to_owned();
+    for (name, signatures) in [
+        ("a short key first", small_first.clone()),
+        ("a short key last", [rsa.clone(), small.clone()].concat()),
+        ("a weak one first", [binary("rsa-sha1.sig"), rsa.clone()].concat()),
+        ("a critical part first", [binary("rsa-notation.sig"), rsa.clone()].concat()),
+        ("of a key that nobody knows", [binary("subkey.sig"), rsa.clone()].concat()),
+        ("armored twice", [file("rsa-detached.asc"), file("rsa-detached.asc")].concat()),
+    ] {
+        let facts = hold(&signatures, &file("content.txt"), &both).unwrap();
+        assert_eq!(facts.primary, good, "{name}");
+        check_facts(&facts, &both, now()).unwrap();
+    }
+    // If none counts, it is said why.
+    let facts = hold(&small, &file("content.txt"), &both).unwrap();
+    let error = check_facts(&facts, &both, now()).unwrap_err().to_string();
+    assert!(error.contains("1024 bits"), "{error}");
+    let other = hold(&small_first, b"other", &both).map_err(|error| error.to_string());
+    refused(other, "not of this file");
+    // Not everything in the file is one.
+    let mixed = [binary("rsa-detached.asc"), bytes_of("rsa.asc")].concat();
+    refused(
+        hold(&mixed, &file("content.txt"), &both).map_err(|error| error.to_string()),
+        "not a detached one",
+    );
+}
+
+#[test]
+fn copies_of_a_key_are_one() {
+    let revoked = ["rsa", "rsa-revoked"].map(|name| file(&format!("{name}.asc"))).concat();
+    let keys = parse(&revoked).unwrap();
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].problem(now()).unwrap().contains("is revoked"));
+    // Also where they come from several files.
+    for names in [["rsa", "rsa-revoked"], ["rsa-revoked", "rsa"]] {
+        let keys = names.map(key).concat();
+        refused(message("rsa-plain.pgp", &keys, now()), "is revoked");
+        refused(detached("rsa-detached.asc", &keys, now()), "is revoked");
+    }
+    for names in [["short", "extended"], ["extended", "short"]] {
+        message("extended.pgp", &names.map(key).concat(), now()).unwrap();
+    }
 }
 
 #[test]
@@ -81,9 +159,7 @@ fn other_keys_do_not_fit() {
     refused(message("rsa-plain.pgp", &[], now()), "unknown entity");
     refused(detached("rsa-detached.asc", &key("small"), now()), "unknown entity");
     // The facts are of a key that is trusted no more.
-    let facts =
-        verify_detached(&file("subkey.sig"), &mut file("content.txt").as_slice(), &key("subkey"))
-            .unwrap();
+    let facts = hold(&file("subkey.sig"), &file("content.txt"), &key("subkey")).unwrap();
     assert!(check_facts(&facts, &key("rsa"), now()).is_err());
     // Of one key's facts nothing can be made that are another's.
     let mut swapped = facts;
@@ -108,7 +184,10 @@ fn only_signatures_of_bytes_count() {
     refused(message("rsa-detached.asc", &key("rsa"), now()), "armored text of another kind");
     refused(message("subkey.sig", &key("subkey"), now()), "one signed text");
     refused(detached("rsa-plain.pgp", &key("rsa"), now()), "not a detached one");
-    refused(detached("rsa-notation.sig", &key("rsa"), now()), "critical notation");
+    refused(
+        detached("rsa-notation.sig", &key("rsa"), now()),
+        "critical part that is not known here, of type 20",
+    );
 }
 
 #[test]
@@ -185,7 +264,7 @@ fn keyrings_are_read_whole() {
     assert_eq!(parse(&text).unwrap().len(), 2);
     let binary = |name: &str| {
         let armored = file(name);
-        dearmored(&armored, BlockType::PublicKey, "the key").unwrap()
+        armor::single(&armored, BlockType::PublicKey, "the key").unwrap()
     };
     let both = [binary("rsa.asc"), binary("small.asc")].concat();
     let keys = parse(&both).unwrap();
@@ -224,7 +303,7 @@ proptest! {
     #[test]
     fn a_changed_key_is_no_other(place: prop::sample::Index, bit in 0_u8..8) {
         let armored = file("extended.asc");
-        let mut binary = dearmored(&armored, BlockType::PublicKey, "the key").unwrap();
+        let mut binary = armor::single(&armored, BlockType::PublicKey, "the key").unwrap();
         let place = place.index(binary.len());
         binary[place] ^= 1 << bit;
         let original = key("extended").remove(0);
@@ -238,7 +317,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
         prop_assert!(verify_message(&bytes, &key("subkey"), now()).is_err());
-        prop_assert!(verify_detached(&bytes, &mut &b""[..], &key("subkey")).is_err());
+        prop_assert!(hold(&bytes, b"", &key("subkey")).is_err());
         let _ = parse(&bytes);
     }
 }
