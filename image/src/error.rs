@@ -1,5 +1,9 @@
 use crate::{
-    Digest, LimitExceeded, Text, format::DocumentError, progress::Cancelled, tree::LayerError,
+    Digest, LimitExceeded, Text,
+    format::DocumentError,
+    progress::Cancelled,
+    tree::{LayerError, OrderError},
+    verity::VerityError,
 };
 use std::io;
 
@@ -92,6 +96,86 @@ pub enum Error {
         /// What it may give at most.
         mode: u32,
     },
+    /// The image is not in the store.
+    #[error("there is no image {0} in the store")]
+    NotStored(Text),
+    /// Several image IDs begin so.
+    #[error("ambiguous image ID: {count} images have one that begins with {prefix}")]
+    Ambiguous {
+        /// What was looked for.
+        prefix: Text,
+        /// How many there are.
+        count: usize,
+    },
+    /// A pod, or another process, is using the image.
+    #[error("image {0} is in use")]
+    InUse(Digest),
+    /// Another image needs this one.
+    #[error("image {id} is needed by image {by}, which depends on it")]
+    Needed {
+        /// The image.
+        id: Digest,
+        /// The one that depends on it.
+        by: Digest,
+    },
+    /// An ACI depends on an image that is not in the store, and nothing is to be fetched.
+    #[error(
+        "{image} depends on {dependency}, which is not in the store; fetch that first, from a \
+         file or with 'sandbox fetch {dependency}', or let it be fetched (--pull-policy=new)"
+    )]
+    MissingDependency {
+        /// The ACI's name.
+        image: Text,
+        /// What it depends on.
+        dependency: Text,
+    },
+    /// What an ACI depends on can't be had.
+    #[error("{image} depends on {dependency}: {source}")]
+    Dependency {
+        /// The ACI's name.
+        image: Text,
+        /// What it depends on.
+        dependency: Text,
+        /// Why not.
+        source: Box<Self>,
+    },
+    /// What was found is not what an ACI says that it depends on.
+    #[error(
+        "image {id} is another one: {problem}; only who made the ACI that names it can correct that"
+    )]
+    OtherDependency {
+        /// What was found.
+        id: Digest,
+        /// What it should have or be.
+        problem: String,
+    },
+    /// What an ACI depends on can't be laid down in any order.
+    #[error(transparent)]
+    Order(OrderError),
+    /// What the store has of an image is not what it was.
+    #[error(
+        "the store's files of image {image} were changed: {problem}; remove it with \
+         'sandbox image rm {}' and fetch it again",
+        .image.file_name()
+    )]
+    Tampered {
+        /// The image.
+        image: Digest,
+        /// What was found.
+        problem: String,
+    },
+    /// The image did not come with manifests that a registry takes.
+    #[error("image {0} is not an OCI image; a registry can't keep it as it is")]
+    NotFromRegistry(Digest),
+    /// A server does not have the image, or can't be asked. In the words of the fetching process.
+    #[error("{0}")]
+    Fetch(Text),
+    /// The same while blobs were downloaded: what is there of them can be gone on with.
+    #[error("{0}")]
+    Interrupted(Text),
+    /// The image argument can't be used.
+    #[error(transparent)]
+    Reference(#[from] crate::ReferenceError),
     /// [`crate::Progress::report`] asked for it.
     #[error("cancelled")]
     Cancelled,
@@ -129,6 +213,24 @@ impl Error {
         source: impl Into<io::Error>,
     ) -> Self {
         Self::Io { action, path: Text::of_os(path), source: source.into() }
+    }
+
+    /// The hash tree of an image's root file system can't be written or read.
+    pub(crate) fn hash_tree(action: &'static str, error: VerityError) -> Self {
+        match error {
+            VerityError::Cancelled => Self::Cancelled,
+            VerityError::Io(source) => Self::io(action, "the root file system", source),
+            problem => Self::io(action, "the root file system", io::Error::other(problem)),
+        }
+    }
+}
+
+impl From<OrderError> for Error {
+    fn from(error: OrderError) -> Self {
+        match error {
+            OrderError::Limit(limit) => Self::Limit(limit),
+            error => Self::Order(error),
+        }
     }
 }
 

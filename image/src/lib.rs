@@ -21,17 +21,20 @@
 #![forbid(unsafe_code)]
 
 mod config;
+pub mod confined;
 pub mod credentials;
 mod digest;
 pub mod discovery;
 pub mod erofs;
 mod error;
 pub mod evidence;
+mod fetch;
 pub mod format;
 pub mod http;
-mod image;
+pub mod keys;
 pub mod layer;
 mod limits;
+mod part;
 mod progress;
 mod reference;
 pub mod registry;
@@ -44,9 +47,13 @@ pub mod verity;
 pub use config::{App, EventHandler, ImageConfig, Isolator, MountPoint, Port};
 pub use digest::{Algorithm, Digest, DigestError};
 pub use error::{Error, LayerProblem};
-pub use image::Image;
+pub use fetch::{FetchOptions, Network, NetworkOf, PullPolicy, protocol};
 pub use limits::{Limit, LimitExceeded, Limits, LimitsError};
+pub use part::Part;
 pub use progress::{Progress, Step};
-pub use reference::{Reference, ReferenceError};
-pub use store::{Collected, Store, StoredTree};
+pub use reference::{ImageIdPrefix, Reference, ReferenceError};
+pub use store::{
+    BlobRef, Collected, DependencyRef, Elsewhere, Images, Judged, Kind, Record, Rootfs,
+    RootfsRecord, Staged, Stamp, Store, StoredImage, Summary,
+};
 pub use text::Text;

@@ -1,7 +1,9 @@
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What an image may cost. Every one can be raised with `--image-limit NAME=VALUE`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Limit {
     /// Bytes of all layers together, uncompressed.
     Size,
@@ -102,7 +104,7 @@ impl Limit {
 }
 
 /// The image is over a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error(
     "the image has more than {value} {}; if you trust it, raise this limit with \
      --image-limit {}=NUMBER",
@@ -117,7 +119,7 @@ pub struct LimitExceeded {
 }
 
 /// The value of every [`Limit`].
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits([u64; Limit::ALL.len()]);
 
 /// An argument of `--image-limit` is wrong.
@@ -142,6 +144,11 @@ impl Limits {
         self.0[limit as usize]
     }
 
+    /// The highest value that a limit can be set to.
+    pub(crate) fn highest(limit: Limit) -> u64 {
+        limit.highest_value()
+    }
+
     /// Sets a limit.
     ///
     /// # Errors
@@ -152,6 +159,13 @@ impl Limits {
         }
         self.0[limit as usize] = value;
         Ok(())
+    }
+
+    /// The same limits, with one that is no higher than this.
+    pub(crate) fn at_most(&self, limit: Limit, value: u64) -> Self {
+        let mut lower = self.clone();
+        lower.0[limit as usize] = value.min(self.get(limit));
+        lower
     }
 
     /// Sets a limit from an argument of `--image-limit`: `files=3000000`, `size=100G`.

@@ -11,11 +11,22 @@ impl Text {
     /// The most bytes a text holds; the rest is cut off, and shown as `…`.
     pub const MAX: usize = 256;
 
+    /// The most bytes of a [`Text::message`].
+    pub const MAX_MESSAGE: usize = 2048;
+
     /// Takes at most [`Text::MAX`] bytes of `text`; bytes that are not UTF-8 are replaced.
     pub fn new(text: impl AsRef<[u8]>) -> Self {
-        let bytes = text.as_ref();
-        let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(Self::MAX)]).into_owned();
-        if bytes.len() > Self::MAX {
+        Self::cut(text.as_ref(), Self::MAX)
+    }
+
+    /// Takes at most [`Text::MAX_MESSAGE`] bytes of a message that another process wrote.
+    pub fn message(text: impl AsRef<[u8]>) -> Self {
+        Self::cut(text.as_ref(), Self::MAX_MESSAGE)
+    }
+
+    fn cut(bytes: &[u8], most: usize) -> Self {
+        let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned();
+        if bytes.len() > most {
             text.push('…');
         }
         Self(text)

@@ -42,21 +42,26 @@ fn references_mean_what_they_mean_in_rkt_and_skopeo() {
 }
 
 #[test]
-fn other_references_are_refused_with_what_is_supported() {
-    for argument in [
-        "docker://debian:13",
-        "docker:debian",
-        "https://example.com/x.aci",
-        "http://example.com/x.aci",
-        "cimd:docker:v=0:x",
-        "example.com/app:1.0",
-        "example.com/app",
-        "debian",
-        "sha512-0123",
-        "containers-storage:x",
+fn what_servers_have_is_known_by_its_form() {
+    for (argument, shown) in [
+        ("docker://debian:13", "docker.io/library/debian:13"),
+        ("docker:debian", "docker.io/library/debian:latest"),
+        ("https://example.com/x.aci", "https://example.com/x.aci"),
+        ("http://example.com/x.aci", "http://example.com/x.aci"),
+        ("example.com/app:1.0", "example.com/app:1.0"),
+        ("example.com/app,channel=beta", "example.com/app,channel=beta"),
+        ("debian", "docker.io/library/debian:latest"),
+        ("sha512-0123", "sha512-0123"),
     ] {
+        assert_eq!(parse(argument).map(|reference| reference.to_string()).as_deref(), Ok(shown));
+    }
+}
+
+#[test]
+fn other_references_are_refused_with_what_is_supported() {
+    for argument in ["cimd:docker:v=0:x", "Example.com/app"] {
         let error = parse(argument).unwrap_err();
-        assert!(error.contains("not supported yet; what can be run is oci:DIRECTORY"), "{error}");
+        assert!(error.contains("what can be fetched is docker://NAME"), "{error}");
         assert!(error.contains(argument), "{error}");
     }
     assert!(parse("").unwrap_err().contains("empty"));

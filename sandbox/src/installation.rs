@@ -5,13 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The parts of an installation, found relative to this program:
-/// `<dir>/../libexec/sandbox/{sandbox-vmm,sandbox-fs}` and `<dir>/../lib/sandbox/{vmlinux,initramfs}`.
+/// `<dir>/../libexec/sandbox/{sandbox-vmm,sandbox-fs,sandbox-fetch}` and `<dir>/../lib/sandbox/{vmlinux,initramfs}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installation {
     /// The monitor.
     pub monitor: PathBuf,
     /// The virtio-fs worker.
     pub worker: PathBuf,
+    /// The program that fetches images, and reads what others wrote.
+    pub fetcher: PathBuf,
     /// The guest kernel.
     pub kernel: PathBuf,
     /// The initramfs that holds guest-init.
@@ -59,6 +61,7 @@ impl Installation {
         Self {
             monitor: programs.join("sandbox-vmm"),
             worker: programs.join("sandbox-fs"),
+            fetcher: programs.join("sandbox-fetch"),
             kernel: data.join("vmlinux"),
             initramfs: data.join("initramfs"),
             kernel_record: data.join("kernel.json"),
@@ -80,11 +83,12 @@ impl Installation {
     }
 
     /// The files that a pod can't do without: what each is, where it is, and what to do without.
-    pub fn parts(&self) -> [(&'static str, &Path, &'static str); 4] {
+    pub fn parts(&self) -> [(&'static str, &Path, &'static str); 5] {
         const INSTALL: &str = "install this package anew, or build it with cargo xtask dist";
         [
             ("monitor", &self.monitor, INSTALL),
             ("worker", &self.worker, INSTALL),
+            ("fetcher", &self.fetcher, INSTALL),
             (
                 "guest kernel",
                 &self.kernel,

@@ -81,9 +81,20 @@ fn doctor_tells_what_is_missing_and_its_exit_status_too() {
     // The parts of the installation are not there.
     assert_eq!(output.status.code(), Some(1));
     let checks: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
-    for name in
-        ["kvm", "kernel", "initramfs", "monitor", "worker", "tpm", "selinux", "cgroup", "cni"]
-    {
+    for name in [
+        "kvm",
+        "kernel",
+        "initramfs",
+        "monitor",
+        "worker",
+        "fetcher",
+        "mke2fs",
+        "policy",
+        "tpm",
+        "selinux",
+        "cgroup",
+        "cni",
+    ] {
         let check = checks.iter().find(|check| check["name"] == name).unwrap();
         assert!(["ok", "warning", "missing"].iter().any(|state| check["state"] == *state));
         assert!(check["detail"].is_string() && check["advice"].is_string(), "{check}");
@@ -101,8 +112,25 @@ fn completion_and_manual_pages_know_the_commands() {
     let directory = tempfile::tempdir().unwrap();
     let output = sandbox(&["man", directory.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0));
-    for page in ["sandbox.1", "sandbox-run.1", "sandbox-gc.1", "sandbox-doctor.1"] {
-        assert!(directory.path().join(page).is_file(), "{page}");
+    for page in [
+        "sandbox",
+        "sandbox-run",
+        "sandbox-gc",
+        "sandbox-doctor",
+        "sandbox-fetch",
+        "sandbox-image-list",
+        "sandbox-image-push",
+        "sandbox-image-verity",
+        "sandbox-trust-rm",
+        "sandbox-policy-check",
+        "sandbox-config",
+    ] {
+        let page = directory.path().join(format!("{page}.1"));
+        let text = std::fs::read_to_string(&page).unwrap();
+        assert!(text.contains("\n.SH EXAMPLES AND EXIT STATUS\n"), "{}: {text}", page.display());
+    }
+    for verb in ["cat-manifest", "verity", "trust", "policy"] {
+        assert!(stdout(&sandbox(&["completion", "bash"])).contains(verb), "{verb}");
     }
 }
 
@@ -119,5 +147,84 @@ fn gc_removes_what_has_no_lock() {
         assert!(!pod.exists());
     } else {
         assert_eq!(stderr(&output), "gc: cannot run as unprivileged user\n");
+    }
+}
+
+/// rkt `config`: what the files come to, `{"stage0": [...]}`, members in the order of the files.
+#[test]
+fn config_prints_what_is_in_force_without_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |path: &str, content: &str| {
+        let path = directory.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    };
+    write(
+        "system/paths.d/paths.json",
+        r#"{"rktKind": "paths", "rktVersion": "v1", "data": "/srv/rkt"}"#,
+    );
+    write(
+        "local/auth.d/auth.json",
+        r#"{"rktKind": "auth", "rktVersion": "v1", "domains": ["example.com"], "type": "oauth",
+            "credentials": {"token": "geheim"}}"#,
+    );
+    let place = |name| directory.path().join(name).to_str().unwrap().to_owned();
+    let (system, local) = (place("system"), place("local"));
+    let arguments = ["--system-config", &system, "--local-config", &local, "config"];
+    let with = |more: &[&str]| sandbox(&[&arguments[..], more].concat());
+
+    let output = with(&["--pretty-print=false"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains("\"token\":\"***\"") && !text.contains("geheim"), "{text}");
+    let paths = "{\"rktVersion\":\"v1\",\"rktKind\":\"paths\",\"data\":\"/srv/rkt\",\
+                 \"stage1-images\":\"\"}";
+    assert!(text.starts_with("{\"stage0\":[{") && text.contains(paths), "{text}");
+    assert!(stdout(&with(&["--show-secrets"])).contains("geheim"));
+
+    write(
+        "local/auth.d/twice.json",
+        &std::fs::read_to_string(place("local/auth.d/auth.json")).unwrap(),
+    );
+    let output = with(&[]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(254), ""));
+    let line = stderr(&output);
+    assert!(line.starts_with("config: configuration file "), "{line}");
+    assert!(line.contains("twice.json: auth for domain \"example.com\" is already"), "{line}");
+}
+
+/// rkt: any unique prefix of a command will do, also of a command of a command.
+#[test]
+fn commands_of_commands_can_be_cut_short() {
+    for arguments in
+        [&["im", "li", "--help"][..], &["trust", "l", "--help"], &["pol", "c", "--help"]]
+    {
+        let output = sandbox(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(stdout(&output).contains("Example"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn trust_says_what_it_needs() {
+    for (arguments, line) in [
+        (&["trust"][..], "trust: must provide a --prefix, or --root and a key\n"),
+        (&["trust", "key.asc"], "trust: --root required for non-prefixed (root) keys\n"),
+        (&["trust", "--root"], "trust: --root needs the file or URL of a key"),
+        (
+            &["trust", "--prefix=https://example.com", "key.asc"],
+            "trust: --prefix: the name of images has no scheme",
+        ),
+        (
+            &["trust", "--prefix=example.com", "/nowhere/key.asc"],
+            "trust: error accessing the key /nowhere/key.asc: No such file",
+        ),
+        (&["trust", "--root", "http://example.com/key.asc"], "--insecure-allow-http allows it"),
+        (&["trust", "rm", "88182190"], "rm: \"88182190\" is not a fingerprint of 40 digits"),
+    ] {
+        let output = sandbox(arguments);
+        assert_eq!(output.status.code(), Some(254), "{arguments:?}");
+        assert!(stderr(&output).contains(line), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{arguments:?}");
     }
 }

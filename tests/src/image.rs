@@ -14,9 +14,9 @@ use std::process::{Command, Stdio};
 /// The programs of [`tiny`], besides the shell; the shell has `echo`, `kill`, `printf`, `test` and
 /// more of its own.
 const PROGRAMS: &[&str] = &[
-    "cat", "chmod", "chown", "cp", "dd", "df", "env", "head", "id", "ln", "ls", "mkdir", "mknod",
-    "mv", "nproc", "readlink", "rm", "seq", "sleep", "sort", "stat", "stty", "sync", "tail", "tee",
-    "touch", "tr", "true", "uname", "wc",
+    "cat", "chmod", "chown", "cp", "dd", "df", "echo", "env", "head", "id", "ln", "ls", "mkdir",
+    "mknod", "mv", "nproc", "readlink", "rm", "seq", "sleep", "sort", "stat", "stty", "sync",
+    "tail", "tee", "touch", "tr", "true", "uname", "wc",
 ];
 
 /// Who is who in [`tiny`].
@@ -30,12 +30,14 @@ pub struct Image {
     pub layers: Vec<Vec<u8>>,
     /// The object `config` of the OCI image configuration.
     pub config: Value,
+    /// When it says that it was made, as of RFC 3339.
+    pub created: Option<&'static str>,
 }
 
 impl Image {
     /// An image of these layers with nothing to run.
     pub fn of(layers: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        Self { layers: layers.into_iter().collect(), config: json!({}) }
+        Self { layers: layers.into_iter().collect(), config: json!({}), created: None }
     }
 
     /// The files of [`tiny`], with further layers on them.
@@ -100,12 +102,16 @@ impl Image {
     fn configuration(&self) -> Value {
         let digests: Vec<String> =
             self.layers.iter().map(|layer| format!("sha256:{}", sha256(layer))).collect();
-        json!({
+        let mut configuration = json!({
             "architecture": "amd64",
             "os": "linux",
             "config": self.config,
             "rootfs": {"type": "layers", "diff_ids": digests},
-        })
+        });
+        if let Some(created) = self.created {
+            configuration["created"] = created.into();
+        }
+        configuration
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The tests run on the test host, as root, where the product is installed: `sandbox` is the one in
 //! `PATH`. They are sorted by what they promise: `functional/` (what the manual says happens),
+//! `images/` (where images come from, and how they are kept), `trust/` (which images may run),
 //! `security/` (what an image, a guest or a volume must not reach), `robustness/` (failures,
 //! signals and kills, each with nothing left behind) and `monitor/` (sandbox-vmm by itself).
 //!
@@ -9,14 +10,23 @@
 //! and a failure shows the command, its output and the guest's console.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a harness that fails fails the test")]
 
+pub mod aci;
+pub mod certificates;
+pub mod command;
 pub mod data;
+pub mod host;
+pub mod http;
 pub mod image;
 pub mod machine;
 pub mod pty;
+pub mod registry;
 pub mod sandbox;
+pub mod signatures;
 pub mod tar;
+pub mod tokens;
 
 pub use data::Data;
+pub use host::Host;
 pub use image::tiny;
 pub use sandbox::{Ended, Running, run, sandbox};
 
@@ -55,6 +65,12 @@ fn keep_static_keys() {
 /// A new directory that is removed with its value.
 pub fn temporary() -> tempfile::TempDir {
     tempfile::tempdir_in(home()).expect("a temporary directory")
+}
+
+/// Base64, as JSON has bytes.
+pub fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 /// Waits until something is so, at most so long.

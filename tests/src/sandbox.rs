@@ -101,8 +101,8 @@ impl Run {
     }
 
     /// Started by another command, which gets this one appended.
-    pub fn through<'a>(mut self, wrapper: impl IntoIterator<Item = &'a str>) -> Self {
-        self.wrapper = wrapper.into_iter().map(OsString::from).collect();
+    pub fn through<W: Into<OsString>>(mut self, wrapper: impl IntoIterator<Item = W>) -> Self {
+        self.wrapper = wrapper.into_iter().map(Into::into).collect();
         self
     }
 
@@ -162,6 +162,13 @@ pub fn sandbox<A: AsRef<OsStr>>(data: &Path, arguments: impl IntoIterator<Item =
     let mut command = Command::new("sandbox");
     command.arg(option("--dir", data)).args(arguments);
     Running::start(command, None).end()
+}
+
+/// Any command, started.
+pub fn start(words: &[OsString]) -> Running {
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    Running::start(command, None)
 }
 
 /// A command that was started.
@@ -248,6 +255,7 @@ impl Running {
             status: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
             stdout: self.stdout.bytes(),
             stderr: without_progress(&self.stderr.text()),
+            all: [self.stdout.bytes(), self.stderr.bytes()].concat(),
             took: self.since.elapsed(),
             shown,
         }
@@ -293,13 +301,24 @@ impl Running {
 
 /// On a slow host the work on an image is worth a line, on a fast one it isn't.
 fn without_progress(text: &str) -> String {
-    const PROGRESS: [&str; 4] = [
-        "run: reading layer ",
-        "run: unpacking\n",
-        "run: writing to disk\n",
-        "run: waiting for another process ",
+    const PROGRESS: [&str; 9] = [
+        "asking what there is",
+        "fetching ",
+        "checking what is in the store",
+        "reading layer ",
+        "unpacking",
+        "writing the file system",
+        "hashing the file system",
+        "writing to disk",
+        "waiting for another process ",
     ];
-    let is_progress = |line: &&str| PROGRESS.iter().any(|start| line.starts_with(start));
+    let is_progress = |line: &&str| {
+        let said = line.trim_end().split_once(": ").map_or("", |(_, said)| said);
+        PROGRESS.iter().any(|start| match said.strip_prefix(start) {
+            Some(rest) => rest.is_empty() || start.ends_with(' '),
+            None => false,
+        })
+    };
     text.split_inclusive('\n').filter(|line| !is_progress(line)).collect()
 }
 
@@ -325,6 +344,8 @@ pub struct Ended {
     pub stderr: String,
     /// How long it ran.
     pub took: Duration,
+    /// Standard output and all of standard error.
+    all: Vec<u8>,
     shown: String,
 }
 
@@ -378,6 +399,23 @@ impl Ended {
             assert!(self.stderr.contains(word), "should say {word:?}\n{}", self.shown);
         }
         self
+    }
+
+    /// Nothing that it wrote has this in it, in plain text or in base64.
+    #[track_caller]
+    pub fn never_shows(self, secret: &str) -> Self {
+        use base64::Engine as _;
+        let encoded = base64::engine::general_purpose::STANDARD.encode(secret);
+        let all = String::from_utf8_lossy(&self.all);
+        for text in [secret, encoded.trim_end_matches('=')] {
+            assert!(!all.contains(text), "shows a secret\n{}", self.shown);
+        }
+        self
+    }
+
+    /// What it was and what it came to, for a message.
+    pub fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// A condition of the test's own.

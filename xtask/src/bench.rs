@@ -2,6 +2,7 @@
 //! that figures hold across machines.
 
 use crate::host::{Host, Streams};
+use crate::images;
 use crate::programs;
 use crate::step::note;
 use crate::workspace;
@@ -23,8 +24,12 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let out = workspace::target()?.join("bench");
     let programs = vec![programs::benchmark()?];
-    let host = Host { out: Some(out.clone()), icount: true, programs, ..Host::default() };
-    let mut command = vec![PROGRAM.into(), "--out".into(), "/mnt/out".into()];
+    let share = Some(images::images()?);
+    let host = Host { share, out: Some(out.clone()), icount: true, programs, ..Host::default() };
+    let mut command: Vec<OsString> =
+        ["env", "SANDBOX_TEST_IMAGES=/mnt/share", PROGRAM, "--out", "/mnt/out"]
+            .map(OsString::from)
+            .into();
     command.extend(arguments.name.clone());
     let status = host.run(&command, Streams::own())?;
     note(format!("figures: {}", out.display()));

@@ -43,6 +43,7 @@ pub fn dist() -> Result<PathBuf> {
     }
     let linked = target.join(workspace::PLATFORM).join("release");
     install(&target.join("release/sandbox"), &bin.join("sandbox"))?;
+    install(&target.join("release/sandbox-fetch"), &libexec.join("sandbox-fetch"))?;
     for name in ["sandbox-fs", "sandbox-vmm"] {
         install(&linked.join(name), &libexec.join(name))?;
     }
@@ -70,8 +71,9 @@ fn build_static() -> Result<()> {
 
 fn build_dynamic() -> Result<()> {
     let mut cargo = workspace::cargo("build");
-    cargo.args(["--release", "--package", "sandbox"]);
-    command::announced("building sandbox (compiler, minutes)", &mut cargo)
+    // Names of hosts are looked up with the C library, which can't do that in a static program.
+    cargo.args(["--release", "--package", "sandbox", "--package", "sandbox-fetch"]);
+    command::announced("building sandbox and the fetcher (compiler, minutes)", &mut cargo)
 }
 
 /// Copies a program without symbols; the one with symbols stays where cargo put it.

@@ -1,4 +1,4 @@
-//! The images that tests and demo run, made from `tests/images/`.
+//! The images that tests and demo run, made from `tests/debian/`.
 
 use crate::cache::{self, Key};
 use crate::debian;
@@ -18,7 +18,7 @@ pub fn run() -> Result<ExitCode> {
 /// The directory with one image, tagged `debian`, in three formats: `debian` (OCI layout),
 /// `debian.oci.tar` (OCI archive) and `debian.docker.tar` (Docker archive).
 pub fn images() -> Result<PathBuf> {
-    let recipe = workspace::root().join("tests/images");
+    let recipe = workspace::root().join("tests/debian");
     packages::ensure(packages::IMAGES)?;
     cache::entry("images", &Key::default().path(&recipe)?, |directory| {
         step("making the test image, Debian 13 (download; 2 minutes, once)", || {

@@ -11,7 +11,7 @@ mod template;
 
 pub use error::DiscoveryError;
 pub use html::{Kind, Meta, metas};
-pub use name::{AppcName, AppcNameError};
+pub use name::{AppcMismatch, AppcName, AppcNameError};
 pub use template::expand;
 
 use crate::{

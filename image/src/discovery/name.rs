@@ -2,6 +2,9 @@ use crate::Text;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+/// What is meant where no `os` or `arch` is asked for. Nothing else than this runs here.
+pub(super) const MACHINE: [(&str, &str); 2] = [("os", "linux"), ("arch", "amd64")];
+
 /// An App Container Image by its name: `NAME[:VERSION][,LABEL=VALUE…]`, as rkt writes it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppcName {
@@ -116,18 +119,74 @@ impl AppcName {
         self.labels.get("version").map(String::as_str)
     }
 
-    /// Whether an image that calls itself `name` and has `labels` is the one that was asked for:
-    /// the name and every label that was asked for are equal.
+    /// Whether an image that calls itself `name` and has `labels` is the one that was asked for.
+    ///
+    /// The name and every label that was asked for are equal. Where no `os` or `arch` was asked
+    /// for, `linux` and `amd64` are meant, as in rkt; an image that does not say for which it is
+    /// is for all (aci.md, "labels").
+    ///
+    /// # Errors
+    /// What is not as it was asked for.
+    pub fn hold_against<'a>(
+        &self,
+        name: &str,
+        labels: impl Clone + IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<(), AppcMismatch> {
+        if self.name != name {
+            return Err(AppcMismatch::Name { is: Text::new(name), wanted: Text::new(&self.name) });
+        }
+        let asked = self.labels.iter().map(|(label, value)| (label.as_str(), value.as_str()));
+        let machine = MACHINE.into_iter().filter(|(label, _)| !self.labels.contains_key(*label));
+        for (label, wanted) in asked.chain(machine) {
+            let mut all = labels.clone().into_iter();
+            let is = all.find(|(known, _)| *known == label).map(|(_, value)| value);
+            let is_any = is.is_none() && MACHINE.iter().any(|(known, _)| *known == label);
+            if is != Some(wanted) && !is_any {
+                return Err(AppcMismatch::Label {
+                    label: Text::new(label),
+                    is: is.map(Text::new),
+                    wanted: Text::new(wanted),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether [`Self::hold_against`] finds nothing.
     pub fn is_met_by<'a>(
         &self,
         name: &str,
         labels: impl Clone + IntoIterator<Item = (&'a str, &'a str)>,
     ) -> bool {
-        let has = |(wanted, value): (&String, &String)| {
-            labels.clone().into_iter().any(|(label, is)| label == wanted && is == value)
-        };
-        self.name == name && self.labels.iter().all(has)
+        self.hold_against(name, labels).is_ok()
     }
+}
+
+/// An image is another one than was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppcMismatch {
+    /// It has another name.
+    #[error("its name is '{is}' instead of '{wanted}'")]
+    Name {
+        /// What it calls itself.
+        is: Text,
+        /// What was asked for.
+        wanted: Text,
+    },
+    /// It has another label, or does not have it.
+    #[error("its label '{label}' is {} instead of '{wanted}'", missing_or(.is.as_ref()))]
+    Label {
+        /// The label's name.
+        label: Text,
+        /// Its value, if it has one.
+        is: Option<Text>,
+        /// What was asked for, or is meant where nothing was.
+        wanted: Text,
+    },
+}
+
+fn missing_or(value: Option<&Text>) -> String {
+    value.map_or_else(|| "missing".to_owned(), |value| format!("'{value}'"))
 }
 
 impl FromStr for AppcName {
@@ -241,8 +300,41 @@ mod tests {
         let labels = [("version", "1"), ("os", "linux"), ("arch", "amd64")];
         assert!(wanted.is_met_by("example.com/app", labels));
         assert!(!wanted.is_met_by("example.com/other", labels));
-        assert!(!wanted.is_met_by("example.com/app", [("version", "1")]));
+        assert!(!wanted.is_met_by("example.com/app", [("os", "linux")]));
         assert!(!wanted.is_met_by("example.com/app", [("version", "2"), ("os", "linux")]));
+        let problem = |labels: &[(&str, &str)]| {
+            let held = wanted.hold_against("example.com/app", labels.iter().copied());
+            held.unwrap_err().to_string()
+        };
+        assert_eq!(problem(&[]), "its label 'version' is missing instead of '1'");
+        assert_eq!(problem(&[("version", "2")]), "its label 'version' is '2' instead of '1'");
+    }
+
+    /// rkt adds the host's os and arch to what was asked for; aci.md: "If one or both values are
+    /// not provided, the image is assumed to be OS- and/or architecture-independent."
+    #[test]
+    fn an_image_is_for_this_machine_or_for_all() {
+        for (wanted, labels, is_met) in [
+            ("a.b/c", &[][..], true),
+            ("a.b/c", &[("os", "linux")], true),
+            ("a.b/c", &[("os", "linux"), ("arch", "amd64")], true),
+            ("a.b/c", &[("os", "freebsd")], false),
+            ("a.b/c", &[("os", "linux"), ("arch", "aarch64")], false),
+            ("a.b/c,os=linux", &[], true),
+            ("a.b/c,os=linux,arch=amd64", &[("os", "linux")], true),
+            ("a.b/c,arch=aarch64", &[("os", "linux"), ("arch", "aarch64")], true),
+            ("a.b/c,arch=aarch64", &[("arch", "amd64")], false),
+            ("a.b/c,os=freebsd", &[("os", "linux")], false),
+            // Only those two mean anything where they are missing.
+            ("a.b/c,channel=beta", &[("os", "linux")], false),
+        ] {
+            let name = AppcName::parse(wanted).unwrap();
+            assert_eq!(
+                name.is_met_by("a.b/c", labels.iter().copied()),
+                is_met,
+                "{wanted} {labels:?}"
+            );
+        }
     }
 
     proptest! {

@@ -1,10 +1,10 @@
 //! Templates of URLs, as `https://example.com/{name}-{version}.{ext}`.
 
-use super::AppcName;
+use super::{AppcName, name::MACHINE};
 use crate::http::{Url, percent_encoded};
 
-/// What stands for labels that were not asked for. Nothing else than this runs here.
-const DEFAULTS: [(&str, &str); 3] = [("version", "latest"), ("os", "linux"), ("arch", "amd64")];
+/// What stands for the version if none was asked for (discovery.md).
+const VERSION: (&str, &str) = ("version", "latest");
 
 /// Fills in a template: `{name}`, `{ext}`, and labels by their names. Nothing if it names a label
 /// that there is not, or is not a URL then.
@@ -19,8 +19,9 @@ pub fn expand(template: &str, name: &AppcName, extension: &str) -> Option<Url> {
             "ext" => url.push_str(extension),
             label => {
                 let asked = name.labels().get(label).map(String::as_str);
-                let default = || DEFAULTS.iter().find(|(known, _)| *known == label);
-                let value = asked.or_else(|| default().map(|(_, value)| *value))?;
+                let mut defaults = MACHINE.into_iter().chain([VERSION]);
+                let mut default = || defaults.find(|(known, _)| *known == label);
+                let value = asked.or_else(|| default().map(|(_, value)| value))?;
                 // It stays one part of a path or query, whatever is in it.
                 url.push_str(&percent_encoded(value, b"+:@"));
             }

@@ -2,9 +2,11 @@
 
 use super::{
     ARCHITECTURE, DocumentError, OS, check_absolute, check_platform, check_string,
-    is_ac_identifier, is_ac_name, parse,
+    is_ac_identifier, is_ac_name, parse, time::parse_rfc3339,
 };
-use crate::{App, EventHandler, ImageConfig, Isolator, MountPoint, Port, Text};
+use crate::{
+    App, EventHandler, ImageConfig, ImageIdPrefix, Isolator, MountPoint, Port, discovery::AppcName,
+};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,8 +15,42 @@ use std::collections::{BTreeMap, HashSet};
 pub struct Manifest {
     /// The image's name, an AC Identifier.
     pub name: String,
-    /// The rest.
+    /// What it says about the image and its program.
     pub config: ImageConfig,
+    /// The images whose files are below its own, in the order in which they are laid down.
+    pub dependencies: Vec<Dependency>,
+    /// The paths that are left of all files, absolute and without a slash at the end; all are if
+    /// there are none.
+    pub path_whitelist: Vec<String>,
+    /// When the image was made, in seconds since 1970.
+    pub created: Option<i64>,
+}
+
+/// An image that an ACI needs (aci.md, "Dependency Matching").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dependency {
+    /// Its name, and the labels that it must have.
+    pub name: AppcName,
+    /// Its ID, or so much of it that no other can be meant.
+    pub id: Option<ImageIdPrefix>,
+    /// Its size in bytes.
+    pub size: Option<u64>,
+}
+
+impl Manifest {
+    /// Refuses an image that does not say for which machine it is. One that another depends on
+    /// need not.
+    ///
+    /// # Errors
+    /// [`DocumentError::Value`]
+    pub fn check_machine_said(&self) -> Result<(), DocumentError> {
+        let has = |wanted| self.config.labels.iter().any(|(name, _)| name == wanted);
+        if has("os") && has("arch") {
+            return Ok(());
+        }
+        let problem = "the image must say for which os and arch it is";
+        Err(DocumentError::value("labels", format!("{OS}/{ARCHITECTURE}"), problem))
+    }
 }
 
 #[derive(Deserialize)]
@@ -30,7 +66,7 @@ struct Document {
     #[serde(default)]
     annotations: Option<Vec<NameValue>>,
     #[serde(default)]
-    dependencies: Option<Vec<Dependency>>,
+    dependencies: Option<Vec<DependencyDocument>>,
     #[serde(default)]
     path_whitelist: Option<Vec<String>>,
 }
@@ -43,8 +79,14 @@ struct NameValue {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Dependency {
+struct DependencyDocument {
     image_name: String,
+    #[serde(default, rename = "imageID")]
+    image_id: Option<String>,
+    #[serde(default)]
+    labels: Option<Vec<NameValue>>,
+    #[serde(default)]
+    size: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -111,7 +153,7 @@ struct PortDocument {
 /// Parses a manifest and checks all that the specification says about its values.
 ///
 /// # Errors
-/// If it is not such a manifest, is for another platform, or needs other images.
+/// If it is not such a manifest, or is for another platform.
 pub fn parse_manifest(document: &[u8]) -> Result<Manifest, DocumentError> {
     let document: Document = parse(document)?;
     if document.ac_kind != "ImageManifest" {
@@ -123,21 +165,52 @@ pub fn parse_manifest(document: &[u8]) -> Result<Manifest, DocumentError> {
         let problem = "it is not an AC Identifier";
         return Err(DocumentError::value("name", &document.name, problem));
     }
-    if let Some([dependency, ..]) = document.dependencies.as_deref() {
-        let what = format!("the image '{}' as a dependency", dependency.image_name);
-        return Err(DocumentError::Unsupported(Text::new(what)));
-    }
-    if document.path_whitelist.is_some_and(|list| !list.is_empty()) {
-        return Err(DocumentError::Unsupported(Text::new("a pathWhitelist")));
-    }
+    let dependencies = document.dependencies.unwrap_or_default();
+    let dependencies = dependencies.into_iter().map(dependency).collect::<Result<_, _>>()?;
+    let path_whitelist = document.path_whitelist.unwrap_or_default();
+    let path_whitelist = path_whitelist.iter().map(|path| whitelisted(path));
+    let path_whitelist = path_whitelist.collect::<Result<_, _>>()?;
     let labels = labels(document.labels.unwrap_or_default())?;
     let annotations =
         pairs("annotations.name", document.annotations.unwrap_or_default(), |name| {
             is_ac_identifier(name)
         })?;
     let app = document.app.map(app).transpose()?;
+    let created = annotations.iter().find(|(name, _)| name == "created");
+    let created = created.and_then(|(_, time)| parse_rfc3339(time));
     let config = ImageConfig { labels, annotations, app };
-    Ok(Manifest { name: document.name, config })
+    Ok(Manifest { name: document.name, config, dependencies, path_whitelist, created })
+}
+
+fn dependency(document: DependencyDocument) -> Result<Dependency, DocumentError> {
+    // Half of the digits are what rkt tells images apart by.
+    const LEAST_DIGITS: usize = 64;
+    let labels = document.labels.unwrap_or_default();
+    let labels = labels.into_iter().map(|NameValue { name, value }| (name, value));
+    let name = AppcName::new(&document.image_name, labels).map_err(|_| {
+        let problem = "it is not the name of an image with labels that can be looked for";
+        DocumentError::value("dependencies.imageName", &document.image_name, problem)
+    })?;
+    let id = match document.image_id.as_deref() {
+        // How some writers leave it out.
+        None | Some("") => None,
+        Some(text) => {
+            let id = ImageIdPrefix::parse(text).filter(|id| {
+                let digits = id.as_str().strip_prefix("sha512-");
+                digits.is_some_and(|digits| digits.len() >= LEAST_DIGITS)
+            });
+            let problem = "it is not an image ID of sha512";
+            Some(id.ok_or_else(|| DocumentError::value("dependencies.imageID", text, problem))?)
+        }
+    };
+    Ok(Dependency { name, id, size: document.size.filter(|&size| size > 0) })
+}
+
+/// A path as the tree has it: absolute, with single slashes.
+fn whitelisted(path: &str) -> Result<String, DocumentError> {
+    check_absolute("pathWhitelist", path)?;
+    let components = path.split('/').filter(|component| !matches!(*component, "" | "."));
+    Ok(components.fold(String::new(), |path, component| path + "/" + component))
 }
 
 /// A semantic version. The specification never reached 1.0; images say which draft they follow.
@@ -157,14 +230,7 @@ fn labels(list: Vec<NameValue>) -> Result<Vec<(String, String)>, DocumentError> 
         let label = labels.iter().find(|(name, _)| name == wanted);
         label.map(|(_, value)| value.as_str())
     };
-    match (value("os"), value("arch")) {
-        (Some(os), Some(architecture)) => check_platform(os, architecture)?,
-        _ => {
-            let problem = "the image must say for which os and arch it is";
-            let wanted = format!("{OS}/{ARCHITECTURE}");
-            return Err(DocumentError::value("labels", wanted, problem));
-        }
-    }
+    check_platform(value("os").unwrap_or(OS), value("arch").unwrap_or(ARCHITECTURE))?;
     Ok(labels)
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Section {
 
 impl Container {
     /// Opens an OCI layout's directory.
-    pub(super) fn directory(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn directory(path: &Path) -> Result<Self, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = open(path, flags, Mode::empty());
         let directory = directory.map_err(|error| Error::io("open directory", path, error))?;
@@ -44,7 +44,7 @@ impl Container {
     }
 
     /// Takes an uncompressed archive.
-    pub(super) fn archive(
+    pub(crate) fn archive(
         path: &Path,
         archive: File,
         expected: &'static str,
@@ -56,7 +56,7 @@ impl Container {
     }
 
     /// The path of the directory or archive.
-    pub(super) fn path(&self) -> &Text {
+    pub(crate) fn path(&self) -> &Text {
         &self.path
     }
 
@@ -82,7 +82,7 @@ impl Container {
     }
 
     /// Reads a document; `None` if there is none of this name.
-    pub(super) fn read(&self, name: &str, limits: &Limits) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) fn read(&self, name: &str, limits: &Limits) -> Result<Option<Vec<u8>>, Error> {
         let section = self.open(name)?;
         section.map(|section| self.read_section(name, section, limits)).transpose()
     }
@@ -117,7 +117,7 @@ impl Container {
     }
 
     /// Reads a document that is a blob, and checks it.
-    pub(super) fn document(
+    pub(crate) fn document(
         &self,
         digest: &Digest,
         size: u64,
@@ -132,7 +132,7 @@ impl Container {
 }
 
 /// Where an OCI layout has a blob (image-layout.md).
-pub(super) fn blob_path(digest: &Digest) -> String {
+pub(crate) fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}", digest.to_string().replace(':', "/"))
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn check_digest(expected: &Digest, found: &Digest) -> Result<(), Erro
 }
 
 /// Opens a regular file and says its size. Does not wait for the writer of a named pipe.
-pub(super) fn open_file(
+pub(crate) fn open_file(
     directory: impl rustix::fd::AsFd,
     name: impl rustix::path::Arg,
 ) -> io::Result<(File, u64)> {

@@ -31,7 +31,7 @@ pub fn parse_saved_images(document: &[u8]) -> Result<Vec<SavedImage>, DocumentEr
 }
 
 /// The image that has `name` as one of its tags, or the only one.
-pub(super) fn choose<'a>(
+pub(crate) fn choose<'a>(
     archive: Text,
     images: &'a [SavedImage],
     name: Option<&str>,
@@ -61,7 +61,7 @@ fn full_name(name: &str) -> String {
 }
 
 /// Repository and tag. A colon before the last slash belongs to a port.
-pub(super) fn split_tag(name: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_tag(name: &str) -> (&str, Option<&str>) {
     match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
         _ => (name, None),

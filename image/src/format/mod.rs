@@ -7,13 +7,16 @@ pub mod aci;
 mod archive;
 mod container;
 mod docker;
+mod documents;
 mod layout;
 pub mod oci;
-mod open;
+pub(crate) mod time;
 
-pub(crate) use container::{Container, check_digest};
+pub(crate) use container::{Container, Section, check_digest, open_file};
 pub use docker::{SavedImage, parse_saved_images};
-pub(crate) use open::open;
+pub(crate) use docker::{choose as choose_saved_image, split_tag};
+pub(crate) use documents::{Document, Documents, MAX_DEPTH, OciImage, Search, version_of};
+pub(crate) use layout::find as find_in_layout;
 
 use crate::Text;
 
@@ -31,9 +34,6 @@ pub enum DocumentError {
         /// As the document says.
         architecture: Text,
     },
-    /// It needs something that is not supported yet.
-    #[error("needs {0}, which is not supported yet")]
-    Unsupported(Text),
     /// It is meant to be read in two ways.
     #[error("has parts of an index and of a manifest; it could be taken for either")]
     Ambiguous,
@@ -54,7 +54,11 @@ impl DocumentError {
         Self::Json(Text::new(error.to_string()))
     }
 
-    fn value(field: &'static str, value: impl AsRef<[u8]>, problem: &'static str) -> Self {
+    pub(crate) fn value(
+        field: &'static str,
+        value: impl AsRef<[u8]>,
+        problem: &'static str,
+    ) -> Self {
         Self::Value { field, value: Text::new(value), problem }
     }
 }

@@ -3,7 +3,10 @@
 //! The types are written out here, not taken from a crate: they are few, have only what is used,
 //! and what they check is the point of them.
 
-use super::{DocumentError, check_absolute, check_platform, check_string, parse, to_ac_name};
+use super::{
+    DocumentError, check_absolute, check_platform, check_string, parse, time::parse_rfc3339,
+    to_ac_name,
+};
 use crate::{App, Digest, ImageConfig, MountPoint, Port};
 use serde::{Deserialize, de::IgnoredAny};
 use std::collections::{BTreeMap, HashSet};
@@ -69,6 +72,11 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// Names content.
+    pub(crate) fn new(media_type: String, digest: Digest, size: u64) -> Self {
+        Self { media_type, digest, size, platform: None, annotations: None }
+    }
+
     /// The name that an index gives it.
     pub fn ref_name(&self) -> Option<&str> {
         self.annotations.as_ref()?.get(REF_NAME).map(String::as_str)
@@ -123,9 +131,22 @@ pub struct Manifest {
     manifests: Option<IgnoredAny>,
 }
 
+/// What a configuration says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configuration {
+    /// About the image and its program.
+    pub said: ImageConfig,
+    /// Digests of the decompressed layers, from the lowest one.
+    pub diff_ids: Vec<Digest>,
+    /// When the image was made, in seconds since 1970.
+    pub created: Option<i64>,
+}
+
 /// The parts of a configuration that are used (config.md).
 #[derive(Deserialize)]
 struct Config {
+    #[serde(default)]
+    created: Option<String>,
     architecture: String,
     os: String,
     #[serde(default)]
@@ -196,11 +217,11 @@ pub fn parse_manifest(
     Ok(manifest)
 }
 
-/// Parses a configuration: what it says, and the digests of the decompressed layers.
+/// Parses a configuration.
 ///
 /// # Errors
 /// If it is not a configuration, is for another platform, or holds a value that can't be used.
-pub fn parse_config(document: &[u8]) -> Result<(ImageConfig, Vec<Digest>), DocumentError> {
+pub fn parse_config(document: &[u8]) -> Result<Configuration, DocumentError> {
     let config: Config = parse(document)?;
     check_platform(&config.os, &config.architecture)?;
     if config.rootfs.kind != "layers" {
@@ -210,7 +231,9 @@ pub fn parse_config(document: &[u8]) -> Result<(ImageConfig, Vec<Digest>), Docum
     let labels = vec![("os".to_owned(), config.os), ("arch".to_owned(), config.architecture)];
     let app = app(config.config.unwrap_or_default())?;
     let said = ImageConfig { labels, annotations: Vec::new(), app: Some(app) };
-    Ok((said, config.rootfs.diff_ids))
+    // Not all writers give a time, or one that means anything.
+    let created = config.created.as_deref().and_then(parse_rfc3339);
+    Ok(Configuration { said, diff_ids: config.rootfs.diff_ids, created })
 }
 
 fn app(execution: Execution) -> Result<App, DocumentError> {

@@ -4,7 +4,7 @@
 use super::{Secret, parse_authority};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -95,9 +95,10 @@ pub enum CertificatesError {
 const MAX_FILE: u64 = 4 << 20;
 
 impl Certificates {
-    /// Reads the authorities of the system, and what there is for `hosts` (`HOST[:PORT]` each).
-    /// Of several certificates of the client for one host the first in the order of names is
-    /// taken.
+    /// Reads the authorities of the system and those of every host that has its own: a redirect, a
+    /// token server or a page of discovery may lead to any. What the client shows of itself is read
+    /// for `hosts` (`HOST[:PORT]` each) alone, so that nobody else gets to use it; of several
+    /// certificates for one host the first in the order of names.
     ///
     /// # Errors
     /// See [`CertificatesError`]. What does not exist is no error.
@@ -112,37 +113,29 @@ impl Certificates {
                 break;
             }
         }
-        for host in hosts {
-            let Some(key) = host_key(host) else { continue };
-            let mut found = HostCertificates::default();
-            for directory in &paths.hosts {
-                found.read(&directory.join(host))?;
-            }
-            if found != HostCertificates::default() {
-                certificates.hosts.insert(key, found);
+        let asked: BTreeSet<_> = hosts.into_iter().filter_map(host_key).collect();
+        for directory in &paths.hosts {
+            for path in list(directory)? {
+                let name = path.file_name().and_then(|name| name.to_str());
+                let Some(host) = name.and_then(host_key) else { continue };
+                let found = HostCertificates::read(&path, asked.contains(&host))?;
+                let known = certificates.hosts.entry(host).or_default();
+                known.roots.extend(found.roots);
+                known.client = known.client.take().or(found.client);
             }
         }
+        certificates.hosts.retain(|_, found| *found != HostCertificates::default());
         Ok(certificates)
     }
 }
 
 impl HostCertificates {
-    fn read(&mut self, directory: &Path) -> Result<(), CertificatesError> {
-        let failed = |source| CertificatesError::Io { path: directory.into(), source };
-        let entries = match fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(error) if is_missing(&error) => return Ok(()),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut files = entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(failed)?;
-        files.sort();
-        for path in files {
+    fn read(directory: &Path, with_client: bool) -> Result<Self, CertificatesError> {
+        let mut found = Self::default();
+        for path in list(directory)? {
             match path.extension().and_then(|extension| extension.to_str()) {
-                Some("crt") => self.roots.extend(read(&path)?),
-                Some("cert") if self.client.is_none() => {
+                Some("crt") => found.roots.extend(read(&path)?),
+                Some("cert") if with_client && found.client.is_none() => {
                     let key = path.with_extension("key");
                     let secret = read(&key)?;
                     let secret = secret.ok_or_else(|| CertificatesError::NoKey {
@@ -150,13 +143,27 @@ impl HostCertificates {
                         key,
                     })?;
                     let key = Secret::new(secret);
-                    self.client = read(&path)?.map(|chain| ClientCertificate { chain, key });
+                    found.client = read(&path)?.map(|chain| ClientCertificate { chain, key });
                 }
                 _ => {}
             }
         }
-        Ok(())
+        Ok(found)
     }
+}
+
+/// What is in a directory, in the order of names; nothing if it is none.
+fn list(directory: &Path) -> Result<Vec<PathBuf>, CertificatesError> {
+    let failed = |source| CertificatesError::Io { path: directory.into(), source };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+    let mut paths = paths.map_err(failed)?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// How [`Certificates::hosts`] names a host; nothing if it can't be one, and not the name of a
@@ -206,6 +213,8 @@ mod tests {
         fs::write(at("one/registry.example:5000/ca.crt"), "one").unwrap();
         fs::write(at("two/registry.example:5000/ca.crt"), "two").unwrap();
         fs::write(at("two/registry.example:5000/client.cert"), "client").unwrap();
+        fs::write(at("one/other.example/ca.crt"), "other").unwrap();
+        fs::write(at("one/other.example/client.cert"), "other's client").unwrap();
         let paths = CertificatePaths {
             bundles: vec![at("missing"), at("bundle")],
             hosts: vec![at("one"), at("two"), at("missing")],
@@ -217,7 +226,13 @@ mod tests {
         fs::write(at("two/registry.example:5000/client.key"), "geheim").unwrap();
         let found = Certificates::load(&paths, hosts).unwrap();
         assert_eq!(found.roots, ["system"]);
-        assert_eq!(found.hosts.keys().collect::<Vec<_>>(), ["registry.example:5000"]);
+        assert_eq!(
+            found.hosts.keys().collect::<Vec<_>>(),
+            ["other.example", "registry.example:5000"]
+        );
+        // Nobody has asked for that host: where it is led to, it shows nothing of itself.
+        assert_eq!(found.hosts["other.example"].roots, ["other"]);
+        assert_eq!(found.hosts["other.example"].client, None);
         let host = &found.hosts["registry.example:5000"];
         assert_eq!(host.roots, ["one", "two"]);
         assert_eq!(host.client.as_ref().unwrap().chain, "client");

@@ -9,5 +9,5 @@ mod spool;
 mod tar;
 
 pub use compression::{Compression, Decoder};
-pub(crate) use spool::{Spool, SpoolError, Spooling};
+pub(crate) use spool::{Spool, Spooling};
 pub use tar::{Content, Data, Entry, EntryKind, Extent, TarError, TarReader, Timestamp, Xattr};

@@ -1,21 +1,23 @@
 use super::{Compression, Decoder};
 use crate::{
-    Algorithm, Digest, Limit, LimitExceeded, Step,
+    Algorithm, Digest, Error, Limit, LimitExceeded, Step, Text,
     digest::Hasher,
+    error::LayerProblem,
     progress::{Cancelled, Reporter},
 };
 use std::{
     fs::File,
     io::{self, Read, Write as _},
     os::fd::{AsFd, BorrowedFd},
+    sync::mpsc::{self, Receiver, SyncSender},
+    thread,
 };
 
-/// A layer, decompressed, in a temporary file that has no name.
+/// An uncompressed layer in a file.
 #[derive(Debug)]
 pub(crate) struct Spool {
     file: File,
     size: u64,
-    digest: Digest,
 }
 
 /// Why a file could not be spooled.
@@ -36,10 +38,8 @@ pub(crate) enum SpoolError {
 pub(crate) struct Spooling<'a, 'b> {
     /// Compressions that the file may have; [`Compression::None`] is always one.
     pub(crate) compressions: &'a [Compression],
-    /// The hash function for the file as it is.
-    pub(crate) file_algorithm: Algorithm,
-    /// The hash function for its decompressed bytes.
-    pub(crate) algorithm: Algorithm,
+    /// The hash function for its decompressed bytes, if their digest is wanted.
+    pub(crate) algorithm: Option<Algorithm>,
     /// Bytes that it may decompress to before `size_limit` is exceeded.
     pub(crate) budget: u64,
     /// The limit for the size of an image, for the error.
@@ -52,33 +52,34 @@ pub(crate) struct Spooling<'a, 'b> {
 }
 
 impl Spool {
-    /// Decompresses `from` into `into`, which is new and empty. Also gives the digest of the file as
-    /// it is.
+    /// A layer that is uncompressed in its file already.
+    pub(crate) fn new(file: File, size: u64) -> Self {
+        Self { file, size }
+    }
+
+    /// Decompresses `from` into `into`, which is new and empty.
     pub(crate) fn fill(
-        mut into: File,
+        into: File,
         from: impl Read,
         how: Spooling<'_, '_>,
-    ) -> Result<(Self, Digest), SpoolError> {
+    ) -> Result<(Self, Option<Digest>), SpoolError> {
         let mut meter = Meter {
             from,
-            hasher: Hasher::new(how.file_algorithm),
             done: 0,
             step: (how.index, how.count, how.total),
             reporter: how.reporter,
             cancelled: false,
         };
+        let sink = Sink { into: &into, hasher: how.algorithm.map(Hasher::new), size: 0 };
         let outcome =
-            decompress(&mut into, &mut meter, how.compressions, how.algorithm, how.budget)
-                .and_then(|spooled| {
-                    // What decoders leave unread is part of the file nonetheless.
-                    io::copy(&mut meter, &mut io::sink()).map_err(SpoolError::Read)?;
-                    Ok(spooled)
-                });
+            decompress(sink, &mut meter, how.compressions, how.budget).and_then(|outcome| {
+                // What decoders leave unread is part of the file nonetheless.
+                io::copy(&mut meter, &mut io::sink()).map_err(SpoolError::Read)?;
+                Ok(outcome)
+            });
         match outcome {
             _ if meter.cancelled => Err(SpoolError::Cancelled),
-            Ok(Some((size, digest))) => {
-                Ok((Self { file: into, size, digest }, meter.hasher.finish()))
-            }
+            Ok(Some((size, digest))) => Ok((Self { file: into, size }, digest)),
             Ok(None) => {
                 Err(SpoolError::Limit(LimitExceeded { limit: Limit::Size, value: how.size_limit }))
             }
@@ -86,26 +87,21 @@ impl Spool {
         }
     }
 
-    /// The temporary file.
+    /// The file.
     pub(crate) fn file(&self) -> &File {
         &self.file
-    }
-
-    /// The same, where only that is needed.
-    pub(crate) fn into_file(self) -> File {
-        self.file
     }
 
     /// Its size in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
-
-    /// The digest of its bytes.
-    pub(crate) fn digest(&self) -> &Digest {
-        &self.digest
-    }
 }
+
+/// Bytes of a piece that goes from the decoder to the sink.
+const PIECE: usize = 256 << 10;
+/// Pieces that are on their way at the same time.
+const PIECES: usize = 4;
 
 impl AsFd for Spool {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -114,41 +110,92 @@ impl AsFd for Spool {
 }
 
 /// Size and digest of what was written; `None` if it would be more than `budget`.
+///
+/// Decoding takes about as long as hashing and writing together, so each has a thread.
 fn decompress(
-    into: &mut File,
+    sink: Sink<'_>,
     from: impl Read,
     compressions: &[Compression],
-    algorithm: Algorithm,
     budget: u64,
-) -> Result<Option<(u64, Digest)>, SpoolError> {
-    let mut decoder = Decoder::new(from).map_err(SpoolError::Read)?;
+) -> Result<Option<(u64, Option<Digest>)>, SpoolError> {
+    let decoder = Decoder::new(from).map_err(SpoolError::Read)?;
     let compression = decoder.compression();
     if compression != Compression::None && !compressions.contains(&compression) {
         return Err(SpoolError::Compression(compression));
     }
-    let mut hasher = Hasher::new(algorithm);
-    let mut buffer = vec![0; 128 << 10];
-    let mut size = 0_u64;
+    let (filled, to_write) = mpsc::sync_channel(PIECES);
+    let (emptied, empty) = mpsc::sync_channel(PIECES);
+    for _ in 0..PIECES {
+        let _ = emptied.send(Vec::with_capacity(PIECE));
+    }
+    thread::scope(|scope| {
+        let sink = scope.spawn(move || sink.run(&to_write, &emptied));
+        let decoded = decode(decoder, &filled, &empty, budget);
+        drop(filled);
+        let sunk = sink.join().unwrap_or_else(|_| Err(io::Error::other("a thread has failed")));
+        // The first of the two errors is the sink's: the decoder only learns that it has ended.
+        let sunk = sunk.map_err(SpoolError::Write)?;
+        Ok(decoded?.then_some(sunk))
+    })
+}
+
+/// Decodes piece by piece; false if that is more than `budget`.
+fn decode(
+    mut decoder: impl Read,
+    filled: &SyncSender<Vec<u8>>,
+    empty: &Receiver<Vec<u8>>,
+    budget: u64,
+) -> Result<bool, SpoolError> {
+    let mut size = 0;
     loop {
-        let count = match decoder.read(&mut buffer) {
-            Ok(0) => return Ok(Some((size, hasher.finish()))),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(SpoolError::Read(error)),
+        let Ok(mut piece) = empty.recv() else {
+            return Ok(true);
         };
-        size += u64::try_from(count).unwrap_or(u64::MAX);
-        if size > budget {
-            return Ok(None);
+        piece.clear();
+        let mut part = decoder.by_ref().take(PIECE as u64);
+        let count = part.read_to_end(&mut piece).map_err(SpoolError::Read)?;
+        if count == 0 {
+            return Ok(true);
         }
-        hasher.update(&buffer[..count]);
-        into.write_all(&buffer[..count]).map_err(SpoolError::Write)?;
+        size += count as u64;
+        if size > budget {
+            return Ok(false);
+        }
+        if filled.send(piece).is_err() {
+            return Ok(true);
+        }
     }
 }
 
-/// Counts and hashes what is read, and reports it.
+/// Takes decoded bytes.
+struct Sink<'a> {
+    into: &'a File,
+    hasher: Option<Hasher>,
+    size: u64,
+}
+
+impl Sink<'_> {
+    fn run(
+        mut self,
+        pieces: &Receiver<Vec<u8>>,
+        emptied: &SyncSender<Vec<u8>>,
+    ) -> io::Result<(u64, Option<Digest>)> {
+        for piece in pieces {
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&piece);
+            }
+            self.into.write_all(&piece)?;
+            self.size += piece.len() as u64;
+            // The decoder may have ended.
+            let _ = emptied.send(piece);
+        }
+        Ok((self.size, self.hasher.map(Hasher::finish)))
+    }
+}
+
+/// Counts what is read, and reports it.
 struct Meter<'a, 'b, R> {
     from: R,
-    hasher: Hasher,
     done: u64,
     /// Index, count, total.
     step: (usize, usize, u64),
@@ -159,7 +206,6 @@ struct Meter<'a, 'b, R> {
 impl<R: Read> Read for Meter<'_, '_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.from.read(into)?;
-        self.hasher.update(&into[..count]);
         self.done += u64::try_from(count).unwrap_or(u64::MAX);
         let (index, layers, total) = self.step;
         let step = Step::Layer { index, count: layers, done: self.done, total };
@@ -168,5 +214,22 @@ impl<R: Read> Read for Meter<'_, '_, R> {
             return Err(io::Error::other("cancelled"));
         }
         Ok(count)
+    }
+}
+
+impl SpoolError {
+    /// The error for the layer or archive that `name` gives.
+    pub(crate) fn into_error(self, name: impl FnOnce() -> Text) -> Error {
+        let problem = match self {
+            Self::Read(error) => LayerProblem::Read(error),
+            Self::Compression(compression) => LayerProblem::Compression(compression.name()),
+            Self::Write(source) => {
+                let path = Text::new("the image store");
+                return Error::Io { action: "write a layer to", path, source };
+            }
+            Self::Limit(limit) => return limit.into(),
+            Self::Cancelled => return Error::Cancelled,
+        };
+        Error::Layer { layer: name(), problem }
     }
 }

@@ -112,7 +112,8 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn is_transient(&self) -> bool {
+    /// Whether trying again may help.
+    pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Http(error) if error.is_transient())
     }
 

@@ -57,6 +57,28 @@ impl Client {
         Ok(Document { bytes: reply.bytes, media_type, digest })
     }
 
+    /// Gets a small blob of `size` bytes, or of [`MAX_MANIFEST`] if that is less.
+    ///
+    /// # Errors
+    /// If it can't be got, is larger or has another digest.
+    pub fn content(
+        &self,
+        reference: &RegistryReference,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Vec<u8>, Error> {
+        let what = reference.with_digest(digest.clone()).to_string();
+        let path = format!("blobs/{digest}");
+        self.at_places(reference, true, &mut |place| {
+            let reply = self.document(place, &path, &[], size.min(MAX_MANIFEST))?;
+            if reply.status != 200 {
+                return Err(refused(&what, place, reply.status, &reply.bytes));
+            }
+            check_digest(&what, &reply.bytes, Some(digest), None)?;
+            Ok(reply.bytes)
+        })
+    }
+
     /// Gets a blob of exactly `size` bytes into a file, of which `already` bytes are there from an
     /// earlier time. `on_bytes` hears how many are there, and can give up.
     ///

@@ -251,10 +251,12 @@ impl Rule {
         }
         let mirrors = mirror.into_iter().map(|mirror| {
             let MirrorTable { location, insecure, pull_from_mirror } = mirror;
-            let pull = pull_from_mirror.filter(|_| !table.mirror_by_digest_only);
-            // Unless the configuration says so, a mirror is not believed what a tag is.
-            let tags = matches!(pull, Some(PullFrom::All | PullFrom::TagOnly));
-            let digests = !matches!(pull, Some(PullFrom::TagOnly));
+            let pull = match pull_from_mirror {
+                _ if table.mirror_by_digest_only => PullFrom::DigestOnly,
+                pull => pull.unwrap_or(PullFrom::All),
+            };
+            let tags = matches!(pull, PullFrom::All | PullFrom::TagOnly);
+            let digests = matches!(pull, PullFrom::All | PullFrom::DigestOnly);
             Mirror { location, insecure, tags, digests }
         });
         let prefix = prefix.to_ascii_lowercase();
@@ -320,7 +322,7 @@ mod tests {
         [[registry.mirror]]
         location = "localhost"
         insecure = true
-        pull-from-mirror = "all"
+        pull-from-mirror = "digest-only"
         [[registry.mirror]]
         location = "tags.example"
         pull-from-mirror = "tag-only"
@@ -339,12 +341,12 @@ mod tests {
     "#;
 
     #[test]
-    fn mirrors_come_first_and_are_not_believed_about_tags() {
+    fn mirrors_come_first_and_are_asked_for_what_they_are_there_for() {
         assert_eq!(
             places(RULES, "debian"),
             [
-                "mirror.example:5000/hub/library/debian mirror digests",
-                "localhost/library/debian mirror insecure tags digests",
+                "mirror.example:5000/hub/library/debian mirror tags digests",
+                "localhost/library/debian mirror insecure digests",
                 "tags.example/library/debian mirror tags",
                 "docker.io/library/debian tags digests",
             ]

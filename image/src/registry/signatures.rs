@@ -1,6 +1,6 @@
 //! Signatures of images, wherever they are kept. They are collected here, not judged.
 
-use super::{Client, Error, Lookaside, RegistryReference, client::refused, pull::MAX_MANIFEST};
+use super::{Client, Error, Lookaside, RegistryReference};
 use crate::{Digest, Text, evidence::Signature, format::oci::Media, http::Answer};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
@@ -101,7 +101,7 @@ impl Found<'_> {
             else {
                 continue;
             };
-            let payload = self.content(&layer)?;
+            let payload = self.client.content(self.reference, &layer.digest, layer.size)?;
             let size = payload.len() + signature.len();
             self.keep(size, Signature::Cosign { payload, signature })?;
         }
@@ -125,7 +125,7 @@ impl Found<'_> {
             let layers = parse_artifact(&document.bytes).unwrap_or_default();
             let [layer] = layers.as_slice() else { continue };
             if layer.media_type == BUNDLE && layer.size <= MAX_BUNDLE {
-                let bundle = self.content(layer)?;
+                let bundle = self.client.content(self.reference, &layer.digest, layer.size)?;
                 self.keep(bundle.len(), Signature::Bundle { bundle })?;
             }
         }
@@ -152,21 +152,6 @@ impl Found<'_> {
             }
         }
         Ok(())
-    }
-
-    /// A small blob.
-    fn content(&self, layer: &Layer) -> Result<Vec<u8>, Error> {
-        let what = self.reference.with_digest(layer.digest.clone()).to_string();
-        let path = format!("blobs/{}", layer.digest);
-        let limit = layer.size.min(MAX_MANIFEST);
-        self.client.at_places(self.reference, true, &mut |place| {
-            let reply = self.client.document(place, &path, &[], limit)?;
-            if reply.status != 200 {
-                return Err(refused(&what, place, reply.status, &reply.bytes));
-            }
-            super::pull::check_digest(&what, &reply.bytes, Some(&layer.digest), None)?;
-            Ok(reply.bytes)
-        })
     }
 }
 

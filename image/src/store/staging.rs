@@ -1,4 +1,5 @@
-use super::Collected;
+//! Folders and locks of the store.
+
 use crate::{Error, Text};
 use rustix::{
     fd::OwnedFd,
@@ -54,7 +55,19 @@ impl Staging {
         &self.name
     }
 
-    /// The folder with a shared lock on it, if it can be had.
+    /// Makes a file in the folder.
+    pub(super) fn file(&self, name: &str) -> Result<File, Error> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR);
+        file.map(File::from).map_err(|error| Error::io("make a file in", &self.path, error))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder with its shared lock, which stays as long as what is returned.
     pub(super) fn share(&self) -> rustix::io::Result<OwnedFd> {
         rustix::io::fcntl_dupfd_cloexec(&self.folder, 0)
     }
@@ -96,8 +109,11 @@ pub(super) fn temporary(tmp: &OwnedFd) -> rustix::io::Result<File> {
         Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
             let name = random_name()?;
             let file = openat(tmp, &name, flags | OFlags::CREATE | OFlags::NOFOLLOW, mode)?;
-            unlinkat(tmp, &name, AtFlags::empty())?;
-            Ok(file.into())
+            match unlinkat(tmp, &name, AtFlags::empty()) {
+                // Whoever removes what nobody has locked was faster.
+                Ok(()) | Err(Errno::NOENT) => Ok(file.into()),
+                Err(error) => Err(error),
+            }
         }
         file => Ok(file?.into()),
     }
@@ -111,6 +127,15 @@ pub(super) fn lock(folder: &OwnedFd) -> rustix::io::Result<()> {
 /// Takes an exclusive lock if nobody else has one.
 pub(super) fn try_lock(folder: &OwnedFd) -> rustix::io::Result<bool> {
     match flock(folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a shared lock if nobody has an exclusive one.
+pub(super) fn try_lock_shared(folder: &OwnedFd) -> rustix::io::Result<bool> {
+    match flock(folder, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error),
@@ -133,7 +158,8 @@ pub(super) fn is_linked(
 }
 
 /// Removes what is in `tmp` and nobody has locked.
-pub(super) fn collect(tmp: &OwnedFd, path: &Path, collected: &mut Collected) -> Result<(), Error> {
+pub(super) fn collect(tmp: &OwnedFd, path: &Path) -> Result<usize, Error> {
+    let mut removed = 0;
     for name in names(tmp, path)? {
         let path = path.join(&name);
         let failed = |error: Errno| Error::io("remove", &path, error);
@@ -143,7 +169,7 @@ pub(super) fn collect(tmp: &OwnedFd, path: &Path, collected: &mut Collected) -> 
             // A temporary file between being made and losing its name.
             Err(Errno::NOTDIR) => match unlinkat(tmp, &name, AtFlags::empty()) {
                 Ok(()) => {
-                    collected.staging += 1;
+                    removed += 1;
                     continue;
                 }
                 Err(Errno::NOENT) => continue,
@@ -153,10 +179,10 @@ pub(super) fn collect(tmp: &OwnedFd, path: &Path, collected: &mut Collected) -> 
         };
         if try_lock(&folder).map_err(failed)? && is_linked(tmp, &name, &folder).map_err(failed)? {
             std::fs::remove_dir_all(&path).map_err(|error| Error::io("remove", &path, error))?;
-            collected.staging += 1;
+            removed += 1;
         }
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// The names in a folder of the store. Others than its own are left alone.
@@ -173,7 +199,7 @@ pub(super) fn names(folder: &OwnedFd, path: &Path) -> Result<Vec<String>, Error>
     Ok(names)
 }
 
-fn random_name() -> rustix::io::Result<String> {
+pub(super) fn random_name() -> rustix::io::Result<String> {
     let mut bytes = [0; 16];
     getrandom(&mut bytes, GetRandomFlags::empty())?;
     Ok(bytes.iter().fold(String::new(), |mut name, byte| {

@@ -48,6 +48,16 @@ pub(super) enum Problem {
     Limit(LimitExceeded),
 }
 
+impl Problem {
+    /// The error for the entry with this path.
+    pub(super) fn at(self, path: &[u8]) -> LayerError {
+        match self {
+            Self::Entry(problem) => LayerError::Entry { path: Text::new(path), problem },
+            Self::Limit(limit) => limit.into(),
+        }
+    }
+}
+
 impl From<&'static str> for Problem {
     fn from(problem: &'static str) -> Self {
         Self::Entry(problem)
@@ -87,11 +97,12 @@ impl Tree {
         let number = self.layers;
         limits.check(Limit::Layers, u64::from(number) + 1)?;
         self.layers += 1;
+        let merged = self.next_merge(limits)?;
         let mut archive = TarReader::new(layer, limits)?;
         if format == LayerFormat::Changeset {
             archive = archive.without_end_marker();
         }
-        let mut merge = Merge { tree: self, layer: number, limits, whiteouts: HashSet::new() };
+        let mut merge = Merge::new(self, merged, number, limits);
         let mut parts = AciParts::default();
         while let Some(mut entry) = archive.next_entry()? {
             let path = mem::take(&mut entry.path);
@@ -99,10 +110,7 @@ impl Tree {
                 LayerFormat::Changeset => merge.entry(&path, entry),
                 LayerFormat::Aci => merge.entry_of_aci(&path, entry, &mut parts),
             };
-            merged.map_err(|problem| match problem {
-                Problem::Entry(problem) => LayerError::Entry { path: Text::new(&path), problem },
-                Problem::Limit(limit) => limit.into(),
-            })?;
+            merged.map_err(|problem| problem.at(&path))?;
         }
         if format == LayerFormat::Aci && !parts.rootfs {
             let problem = "an ACI without the directory rootfs";
@@ -111,17 +119,25 @@ impl Tree {
         Ok(())
     }
 
-    fn add(&mut self, node: Node) -> Result<NodeId, Problem> {
+    /// The number of what is merged next.
+    pub(super) fn next_merge(&mut self, limits: &Limits) -> Result<u16, LimitExceeded> {
+        let number = self.merges;
+        let most = LimitExceeded { limit: Limit::Layers, value: limits.get(Limit::Layers) };
+        self.merges = number.checked_add(1).ok_or(most)?;
+        Ok(number)
+    }
+
+    pub(super) fn add(&mut self, node: Node) -> Result<NodeId, Problem> {
         let id = u32::try_from(self.nodes.len()).map_err(|_| "there are too many files")?;
         self.nodes.push(node);
         Ok(NodeId(id))
     }
 
-    fn lookup(&self, directory: NodeId, name: &[u8]) -> Option<Link> {
+    pub(super) fn lookup(&self, directory: NodeId, name: &[u8]) -> Option<Link> {
         self.directory(directory)?.entries.get(name).copied()
     }
 
-    fn link(&mut self, directory: NodeId, name: &[u8], link: Link) {
+    pub(super) fn link(&mut self, directory: NodeId, name: &[u8], link: Link) {
         if let Some(directory) = self.directory_mut(directory) {
             directory.entries.insert(name.into(), link);
         }
@@ -135,17 +151,24 @@ struct AciParts {
     rootfs: bool,
 }
 
-/// Merging one layer.
-struct Merge<'a> {
-    tree: &'a mut Tree,
-    layer: u16,
+/// Merging one layer, or one tree over another.
+pub(super) struct Merge<'a> {
+    pub(super) tree: &'a mut Tree,
+    /// Its number among what was merged.
+    pub(super) layer: u16,
+    /// The number of the archive that contents are in.
+    archive: u16,
     limits: &'a Limits,
     /// What whiteouts of this layer hid: directory and name, an empty one for all of them. A
     /// whiteout may walk far, so none may come twice.
     whiteouts: HashSet<(NodeId, Vec<u8>)>,
 }
 
-impl Merge<'_> {
+impl<'a> Merge<'a> {
+    pub(super) fn new(tree: &'a mut Tree, layer: u16, archive: u16, limits: &'a Limits) -> Self {
+        Self { tree, layer, archive, limits, whiteouts: HashSet::new() }
+    }
+
     /// Merges an entry of a changeset.
     fn entry(&mut self, path: &[u8], entry: Entry) -> Result<(), Problem> {
         let components = components(path, self.limits)?;
@@ -226,7 +249,8 @@ impl Merge<'_> {
         self.check()
     }
 
-    fn check(&self) -> Result<(), Problem> {
+    /// Holds what was counted against the limits.
+    pub(super) fn check(&self) -> Result<(), Problem> {
         self.limits.check(Limit::Files, self.tree.used.files)?;
         self.limits.check(Limit::Names, self.tree.used.names)?;
         self.limits.check(Limit::Xattrs, self.tree.used.xattrs)?;
@@ -239,6 +263,7 @@ impl Merge<'_> {
             return Err("the root of an image is a directory".into());
         }
         self.tree.nodes[Tree::ROOT.index()].metadata = metadata_of(entry);
+        self.tree.root_said = true;
         Ok(())
     }
 
@@ -247,7 +272,7 @@ impl Merge<'_> {
         let parent = self.walk(parents, Missing::Make)?.ok_or("its directory is missing")?;
         let kind = match mem::replace(&mut entry.kind, EntryKind::Directory) {
             EntryKind::Directory => return self.directory(parent, name, metadata_of(entry)),
-            EntryKind::File(content) => NodeKind::File { layer: self.layer, content },
+            EntryKind::File(content) => NodeKind::File { layer: self.archive, content },
             EntryKind::Symlink(target) => NodeKind::Symlink(target.into()),
             EntryKind::Fifo => NodeKind::Fifo,
             EntryKind::Device => {
@@ -261,7 +286,7 @@ impl Merge<'_> {
         Ok(())
     }
 
-    fn directory(
+    pub(super) fn directory(
         &mut self,
         parent: NodeId,
         name: &[u8],
@@ -358,7 +383,7 @@ impl Merge<'_> {
 
     /// Prepares that something new gets this name: what this layer put there itself is refused to
     /// be replaced.
-    fn make_way(&self, parent: NodeId, name: &[u8]) -> Result<(), Problem> {
+    pub(super) fn make_way(&self, parent: NodeId, name: &[u8]) -> Result<(), Problem> {
         match self.tree.lookup(parent, name) {
             Some(link) if link.layer == self.layer || self.has_own_below(link.node) => {
                 Err("the layer has it twice".into())
@@ -384,7 +409,11 @@ impl Merge<'_> {
 
     /// Walks from the root to a directory. Symbolic links are followed in the tree alone; `..` in
     /// their targets stops at its root.
-    fn walk(&mut self, path: &[&[u8]], missing: Missing) -> Result<Option<NodeId>, Problem> {
+    pub(super) fn walk(
+        &mut self,
+        path: &[&[u8]],
+        missing: Missing,
+    ) -> Result<Option<NodeId>, Problem> {
         let mut directory = Tree::ROOT;
         let mut pending: Vec<Box<[u8]>> = path.iter().rev().map(|&name| name.into()).collect();
         let mut links = 0;
@@ -446,7 +475,7 @@ impl Merge<'_> {
 
 /// What to do about missing directories on a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Missing {
+pub(super) enum Missing {
     Make,
     Leave,
 }

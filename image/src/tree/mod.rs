@@ -24,20 +24,31 @@
 //! - Of extended attributes those are kept that describe the file to whoever runs the image:
 //!   `user.*`, `security.capability` and POSIX ACLs. Labels and signatures (`security.*`) are the
 //!   host's to give; `trusted.*` would speak to the overlay file system in the guest.
+//!
+//! App Container Images are laid over those that they depend on ([`render`]).
 
+mod dependencies;
 mod merge;
+mod overlay;
 mod path;
+mod whitelist;
 
 use crate::layer::{Content, Timestamp, Xattr};
 use std::collections::{BTreeMap, HashMap};
 
+pub use dependencies::{Aci, Dependent, OrderError, RenderError, in_order, render};
 pub use merge::{LayerError, LayerFormat};
 
 /// An image's files.
 #[derive(Clone, Debug)]
 pub struct Tree {
     nodes: Vec<Node>,
+    /// Number of the next archive.
     layers: u16,
+    /// How often something was merged into it: layers and other trees.
+    merges: u16,
+    /// Whether anything said what the root directory is.
+    root_said: bool,
     used: Used,
 }
 
@@ -100,9 +111,9 @@ pub struct Directory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Link {
     node: NodeId,
-    /// The last layer that said it.
+    /// The last of the merges that said it.
     layer: u16,
-    /// Whether that layer only put something below it.
+    /// Whether that one only put something below it.
     implied: bool,
 }
 
@@ -127,7 +138,7 @@ impl Tree {
     pub fn new() -> Self {
         let directory = Directory { entries: BTreeMap::new(), parent: Self::ROOT, depth: 0 };
         let root = Node { metadata: Metadata::implied(), kind: NodeKind::Directory(directory) };
-        Self { nodes: vec![root], layers: 0, used: Used::default() }
+        Self { nodes: vec![root], layers: 0, merges: 0, root_said: false, used: Used::default() }
     }
 
     const ROOT: NodeId = NodeId(0);

@@ -1,9 +1,9 @@
 //! What several tests need: a tar writer that writes anything, and trees to compare.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod aci;
 pub mod layout;
 pub mod mount;
-pub mod place;
 
 use std::{
     collections::BTreeMap,

@@ -49,7 +49,9 @@ struct Identity {
 
 /// One certificate for all servers.
 static IDENTITY: LazyLock<Identity> = LazyLock::new(|| {
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    // Every address is a machine of its own to a test that needs port 443.
+    let addresses = (1..64).map(|number| format!("127.0.0.{number}"));
+    let names: Vec<_> = addresses.chain(["localhost".to_owned()]).collect();
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let config =
@@ -66,17 +68,16 @@ impl Server {
     pub fn https(
         answers: impl Fn(&Asked, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Self::start(true, Arc::new(answers))
+        Self::start(any_port(), true, Arc::new(answers))
     }
 
     pub fn http(
         answers: impl Fn(&Asked, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Self::start(false, Arc::new(answers))
+        Self::start(any_port(), false, Arc::new(answers))
     }
 
-    fn start(tls: bool, answers: Arc<Answers>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub fn start(listener: TcpListener, tls: bool, answers: Arc<Answers>) -> Self {
         let authority = format!("localhost:{}", listener.local_addr().unwrap().port());
         let asked = Arc::<Mutex<Vec<Asked>>>::default();
         let all = asked.clone();
@@ -104,6 +105,10 @@ impl Server {
     pub fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
+}
+
+fn any_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
 fn serve_tls(stream: TcpStream, answers: &Answers, asked: &Mutex<Vec<Asked>>) -> io::Result<()> {

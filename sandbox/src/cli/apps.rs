@@ -40,12 +40,15 @@ pub enum GrammarError {
     /// `--exec` is there twice for one image.
     #[error("--{0} specified multiple times for the same image")]
     FlagTwice(String),
+    /// `--` where images have no arguments.
+    #[error("app arguments unsupported: 'sandbox fetch' runs nothing")]
+    NoArguments,
 }
 
 /// Flags of an app that also make sense for all of them, before the first image.
 const GLOBAL_TOO: &[&str] = &["mount"];
 /// Flags of an app that may come once for each image; others override themselves.
-const ONCE: &[&str] = &["exec"];
+const ONCE: &[&str] = &["exec", "signature"];
 
 /// Sorts `words`, which follow the name of `verb` on the command line, into those of the pod and
 /// those of each app. `app_flags` tells which of the verb's flags are an app's.
@@ -99,16 +102,41 @@ pub fn split(
     Ok((pod, apps))
 }
 
-/// Where in `words` the subcommand's name is, if there is one: after the global flags of `root`.
-pub fn position_of_verb(root: &Command, words: &[OsString]) -> Option<usize> {
+/// The verbs that `words` begin with, outermost first, with global flags before and between them,
+/// and how many words that is.
+pub fn verbs<'a>(root: &'a Command, words: &[OsString]) -> (Vec<&'a Command>, usize) {
+    let mut verbs = Vec::new();
+    let mut command = root;
+    let mut end = 0;
+    while let Some(position) = position_of_verb(command, &words[end..])
+        && let Some(verb) = words[end + position].to_str().and_then(|word| verb_of(command, word))
+    {
+        verbs.push(verb);
+        command = verb;
+        end += position + 1;
+    }
+    (verbs, end)
+}
+
+/// Where in `words` the first word is that is no flag of `command`.
+fn position_of_verb(command: &Command, words: &[OsString]) -> Option<usize> {
     let mut position = 0;
     while let Some(word) = words.get(position) {
         if !word.as_bytes().starts_with(b"-") {
             return Some(position);
         }
-        position += if Flag::new(word).takes_next_word(root) { 2 } else { 1 };
+        position += if Flag::new(word).takes_next_word(command) { 2 } else { 1 };
     }
     None
+}
+
+/// The verb that `word` names, in full or by a prefix that no other verb has.
+fn verb_of<'a>(command: &'a Command, word: &str) -> Option<&'a Command> {
+    let verbs = || command.get_subcommands();
+    verbs().find(|verb| verb.get_name() == word).or_else(|| {
+        let mut matching = verbs().filter(|verb| verb.get_name().starts_with(word));
+        matching.next().filter(|_| matching.next().is_none())
+    })
 }
 
 /// A flag and its value as one word, so that a value that looks like a flag stays a value.

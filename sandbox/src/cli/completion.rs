@@ -40,6 +40,17 @@ impl Man {
     pub fn execute(&self, command: Command) -> Outcome {
         std::fs::create_dir_all(&self.dir)?;
         clap_mangen::generate_to(command, &self.dir)?;
+        for page in std::fs::read_dir(&self.dir)? {
+            let page = page?.path();
+            if page.extension().is_some_and(|extension| extension == "1") {
+                // What the generator calls so is what follows the options in the help.
+                let text = std::fs::read_to_string(&page)?;
+                std::fs::write(
+                    &page,
+                    text.replace(".SH EXTRA\n", ".SH EXAMPLES AND EXIT STATUS\n"),
+                )?;
+            }
+        }
         Ok(0)
     }
 }

@@ -9,7 +9,12 @@ use std::path::PathBuf;
 ///
 /// Each line says ok, warning or missing, the name of a check, what was found, and what to do.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status: 0 if a pod can be run, 1 if something it needs is missing.")]
+#[command(after_help = "\
+Examples:
+  sandbox doctor
+  sandbox doctor --format=json
+
+Exit status: 0 if a pod can be run, 1 if something it needs is missing.")]
 pub struct Doctor {
     /// How to print what was found.
     #[arg(long, value_enum, default_value_t)]
@@ -28,12 +33,12 @@ enum Format {
 
 impl Doctor {
     /// Makes the checks and prints them.
-    pub fn execute(&self, _: &Global) -> Outcome {
+    pub fn execute(&self, global: &Global) -> Outcome {
         let mut installation = Installation::find()?;
         if let Some(kernel) = &self.kernel {
             installation.kernel.clone_from(kernel);
         }
-        let checks = doctor::examine(&installation);
+        let checks = doctor::examine(&installation, &global.image_settings()?);
         let mut out = std::io::stdout().lock();
         match self.format {
             Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&checks)?)?,

@@ -10,20 +10,27 @@ use std::io::Write as _;
 /// A pod removes its own files when it ends. What is left after a crash, or after a kill that
 /// could not be caught, is recognized by its lock, which nobody holds any more.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  sandbox gc --dir=/srv/rkt
+
+Images that nobody uses any more are removed by 'sandbox image gc'.
+
+Exit status: 0, or 254 if something could not be removed.")]
 pub struct Gc {}
 
 impl Gc {
     /// Removes dead pods, then staging folders of the image store.
     pub fn execute(&self, global: &Global) -> Outcome {
         super::require_root()?;
-        let data = DataDir::open(&global.dir)?;
+        let data = DataDir::open(&global.data_dir()?)?;
         let mut removed = Vec::new();
         let collected = data.collect_garbage(|uuid| removed.push(uuid));
         for uuid in removed {
             writeln!(std::io::stdout(), "Garbage collecting pod \"{uuid}\"")?;
         }
         collected?;
-        let staging = Store::open(data.path())?.gc()?.staging;
+        let staging = Store::open(data.path())?.gc(None)?.staging;
         Messages::new("gc", global.debug)
             .debug(format_args!("{staging} unfinished image(s) removed"));
         Ok(0)

@@ -1,19 +1,28 @@
 //! The command line: what each verb accepts, and what it does in the words of its manual page.
 
 mod apps;
+mod complaint;
 mod completion;
+mod config;
 mod doctor;
+mod fetch;
 mod gc;
+mod image;
+mod policy;
+mod pull;
 mod run;
+mod trust;
 mod version;
 
 #[cfg(test)]
 mod tests;
 
-use crate::message::{self, Messages};
+use crate::images::{ImageSettings, ImagesError};
+use crate::message::Messages;
 use crate::options::{InsecureOptions, boolean};
-use clap::error::ErrorKind;
+use crate::settings::{Directories, Settings, SettingsError};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use complaint::{Complaint, ComplaintKind};
 use std::error::Error;
 use std::ffi::OsString;
 use std::io;
@@ -51,30 +60,135 @@ struct Cli {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Directory that holds images and pods.
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/rkt",
+    /// Directory that holds images and pods; if it is not given, the one that paths.d in the
+    /// configuration directories names, or /var/lib/rkt.
+    #[arg(long, global = true, value_name = "DIR", value_parser = absolute)]
+    dir: Option<PathBuf>,
+    /// Directory of the configuration that packages bring.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/usr/lib/rkt",
           value_parser = absolute)]
-    dir: PathBuf,
+    system_config: PathBuf,
+    /// Directory of the host's own configuration; what it says wins over --system-config.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/etc/rkt",
+          value_parser = absolute)]
+    local_config: PathBuf,
+    /// Directory of a user's configuration; what it says wins over both others.
+    #[arg(long, global = true, value_name = "DIR", value_parser = absolute)]
+    user_config: Option<PathBuf>,
+    /// The policy that says which images may run (containers-policy.json(5)). If there is no such
+    /// file, none may but those that keys of 'sandbox trust' have signed.
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/sandbox/policy.json",
+          value_parser = absolute)]
+    policy: PathBuf,
     /// Say more about what is done, on standard error.
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", hide_default_value = true,
           hide_possible_values = true, action = clap::ArgAction::Set, value_parser = boolean)]
     debug: bool,
-    /// Security features to switch off, separated by commas: none, image, tls, http, pubkey,
-    /// capabilities, paths, seccomp, all-fetch, all-run, all.
+    /// Security features to switch off, separated by commas: none, image (run images that the
+    /// policy refuses), tls (accept any certificate), http (fetch without TLS), pubkey (fetch keys
+    /// without TLS), capabilities, paths, seccomp, all-fetch, all-run, all.
     #[arg(long, global = true, value_name = "LIST", default_value_t)]
     insecure_options: InsecureOptions,
+    /// Trust keys that are found by discovery and come over https, without a review.
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          hide_possible_values = true, action = clap::ArgAction::Set, value_parser = boolean)]
+    trust_keys_from_https: bool,
+}
+
+impl Global {
+    /// The configuration directories.
+    fn directories(&self) -> Directories {
+        Directories {
+            system: self.system_config.clone(),
+            local: self.local_config.clone(),
+            user: self.user_config.clone(),
+        }
+    }
+
+    /// What the verbs need that have to do with images.
+    fn image_settings(&self) -> Result<ImageSettings, SettingsError> {
+        Ok(ImageSettings {
+            data_dir: self.data_dir()?,
+            directories: self.directories(),
+            policy: self.policy.clone(),
+            insecure: self.insecure_options,
+            trust_keys_from_https: self.trust_keys_from_https,
+        })
+    }
+
+    /// The data directory: as rkt, `--dir` wins if it is given, then `paths.d`.
+    fn data_dir(&self) -> Result<PathBuf, SettingsError> {
+        Ok(match &self.dir {
+            Some(directory) => directory.clone(),
+            None => match Settings::load(&self.directories())?.paths.data {
+                configured if configured.is_empty() => PathBuf::from("/var/lib/rkt"),
+                configured => PathBuf::from(configured),
+            },
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(Box<run::Run>),
+    Fetch(fetch::Fetch),
+    Image(image::Image),
+    Trust(trust::Trust),
+    Policy(policy::Policy),
+    Config(config::Config),
     Gc(gc::Gc),
     Doctor(doctor::Doctor),
     Version(version::Version),
     Completion(completion::Completion),
     #[command(hide = true)]
     Man(completion::Man),
+}
+
+impl Verb {
+    /// The verb that has apps on the command line gets them.
+    fn take_apps(&mut self, words: Vec<apps::AppWords>) -> Result<(), ComplaintKind> {
+        match self {
+            Self::Run(run) => run.take_apps(words).map_err(ComplaintKind::Clap),
+            Self::Fetch(fetch) => fetch.take_apps(words),
+            Self::Image(image) => image.take_apps(words),
+            _ => Ok(()),
+        }
+    }
+
+    /// The name that messages begin with: the innermost verb's, as in rkt.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "run",
+            Self::Fetch(_) => "fetch",
+            Self::Image(image) => image.name(),
+            Self::Trust(trust) => trust.name(),
+            Self::Policy(policy) => policy.name(),
+            Self::Config(_) => "config",
+            Self::Gc(_) => "gc",
+            Self::Doctor(_) => "doctor",
+            Self::Version(_) => "version",
+            Self::Completion(_) => "completion",
+            Self::Man(_) => "man",
+        }
+    }
+
+    fn execute(&self, global: &Global) -> Outcome {
+        match self {
+            Self::Run(run) => run.execute(global),
+            Self::Fetch(fetch) => fetch.execute(global),
+            Self::Image(image) => image.execute(global),
+            Self::Trust(trust) => trust.execute(global),
+            Self::Policy(policy) => policy.execute(global),
+            Self::Config(config) => config.execute(global),
+            Self::Gc(gc) => gc.execute(global),
+            Self::Doctor(doctor) => doctor.execute(global),
+            Self::Version(version) => version.execute(),
+            Self::Completion(completion) => completion.execute(Cli::command()),
+            Self::Man(man) => man.execute(Cli::command()),
+        }
+    }
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {
@@ -86,7 +200,7 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     ExitCode::from(match parse(words) {
-        Ok((cli, apps)) => execute(cli, apps),
+        Ok(cli) => execute(&cli),
         Err(complaint) => {
             complaint.print();
             complaint.status()
@@ -94,114 +208,45 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// A command line that can't be executed.
-#[derive(Debug)]
-struct Complaint {
-    /// Name of the verb, if it was recognized.
-    verb: Option<String>,
-    error: ComplaintKind,
-}
-
-#[derive(Debug)]
-enum ComplaintKind {
-    Clap(clap::Error),
-    Grammar(apps::GrammarError),
-}
-
-/// Reads a command line. The apps are those of a verb that has apps.
-fn parse(mut words: Vec<OsString>) -> Result<(Cli, Vec<run::App>), Complaint> {
+/// Reads a command line.
+fn parse(mut words: Vec<OsString>) -> Result<Cli, Complaint> {
     let mut root = Cli::command();
     root.build();
-    let verb_at = words.get(1..).and_then(|words| apps::position_of_verb(&root, words));
-    let verb = verb_at.and_then(|at| verb_of(&root, words[1 + at].to_str()?));
-    let complaint = |error| Complaint { verb: verb.map(|verb| verb.get_name().to_owned()), error };
-    let clap_complaint = |error| complaint(ComplaintKind::Clap(error));
+    let (verbs, end) = apps::verbs(&root, words.get(1..).unwrap_or_default());
+    let names: Vec<String> = verbs.iter().map(|verb| verb.get_name().to_owned()).collect();
+    let complaint = |error| Complaint { verbs: names.clone(), error };
 
-    let mut apps = Vec::new();
-    if let (Some(at), Some(verb)) = (verb_at, verb)
-        && verb.get_name() == "run"
-    {
-        let (pod_words, app_words) =
-            apps::split(verb, &run::AppFlags::command(), words.split_off(2 + at))
-                .map_err(|error| complaint(ComplaintKind::Grammar(error)))?;
-        words.extend(pod_words);
-        for app in app_words {
-            apps.push(run::App::parse(app).map_err(clap_complaint)?);
-        }
-    }
-    let cli = Cli::try_parse_from(words).map_err(clap_complaint)?;
-    Ok((cli, apps))
-}
-
-/// The verb that `word` names, in full or by a prefix that no other verb has.
-fn verb_of<'a>(root: &'a clap::Command, word: &str) -> Option<&'a clap::Command> {
-    let verbs = || root.get_subcommands();
-    verbs().find(|verb| verb.get_name() == word).or_else(|| {
-        let mut matching = verbs().filter(|verb| verb.get_name().starts_with(word));
-        matching.next().filter(|_| matching.next().is_none())
-    })
-}
-
-fn execute(cli: Cli, apps: Vec<run::App>) -> u8 {
-    let global = cli.global;
-    let debug = global.debug;
-    let (verb, outcome) = match cli.verb {
-        Verb::Run(run) => ("run", run.execute(&global, apps)),
-        Verb::Gc(gc) => ("gc", gc.execute(&global)),
-        Verb::Doctor(doctor) => ("doctor", doctor.execute(&global)),
-        Verb::Version(version) => ("version", version.execute()),
-        Verb::Completion(completion) => ("completion", completion.execute(Cli::command())),
-        Verb::Man(man) => ("man", man.execute(Cli::command())),
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let app_flags = match names[..] {
+        ["run"] => Some(run::AppFlags::command()),
+        ["fetch"] | ["image", "fetch"] => Some(fetch::AppFlags::command()),
+        _ => None,
     };
-    outcome.unwrap_or_else(|error| {
+    let mut app_words = Vec::new();
+    if let (Some(flags), Some(verb)) = (app_flags, verbs.last()) {
+        let (others, of_apps) = apps::split(verb, &flags, words.split_off(1 + end))
+            .map_err(|error| complaint(ComplaintKind::Grammar(error)))?;
+        words.extend(others);
+        app_words = of_apps;
+    }
+    let mut cli =
+        Cli::try_parse_from(words).map_err(|error| complaint(ComplaintKind::Clap(error)))?;
+    cli.verb.take_apps(app_words).map_err(complaint)?;
+    Ok(cli)
+}
+
+fn execute(cli: &Cli) -> u8 {
+    cli.verb.execute(&cli.global).unwrap_or_else(|error| {
+        if let Some(ImagesError::Interrupted(signal)) = error.downcast_ref() {
+            return u8::try_from(128 + signal).unwrap_or(FAILURE);
+        }
         let gone = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
         // Who reads our output has enough of it, as `head` may have.
         if !error.downcast_ref().is_some_and(gone) {
-            Messages::new(verb, debug).error(&*error);
+            Messages::new(cli.verb.name(), cli.global.debug).error(&*error);
         }
         FAILURE
     })
-}
-
-impl Complaint {
-    /// Shows help where it was asked for, else what is wrong with the command line.
-    fn print(&self) {
-        let verb = self.verb.as_deref();
-        let say = |text: &dyn std::fmt::Display| message::say(verb.unwrap_or("sandbox"), text);
-        match &self.error {
-            ComplaintKind::Clap(error) if self.status() != FAILURE => {
-                // Help that can't be written, because its reader has gone, is no failure.
-                let _ = error.print();
-                return;
-            }
-            ComplaintKind::Clap(error) => {
-                let text = error.render().to_string();
-                let end = ["\n\nUsage:", "\n\nFor more information"]
-                    .iter()
-                    .filter_map(|mark| text.find(mark))
-                    .min()
-                    .unwrap_or(text.len());
-                for line in text[..end].lines().filter(|line| !line.is_empty()) {
-                    say(&line.trim().trim_start_matches("error: "));
-                }
-            }
-            ComplaintKind::Grammar(error) => say(error),
-        }
-        let command = verb.map(|verb| format!("{verb} ")).unwrap_or_default();
-        say(&format_args!("run 'sandbox {command}--help' for usage"));
-    }
-
-    /// The exit status: as of rkt, 2 for no command at all.
-    fn status(&self) -> u8 {
-        match &self.error {
-            ComplaintKind::Clap(error) => match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
-                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if self.verb.is_none() => 2,
-                _ => FAILURE,
-            },
-            ComplaintKind::Grammar(_) => FAILURE,
-        }
-    }
 }
 
 /// What only root may do is refused to others before anything is done.

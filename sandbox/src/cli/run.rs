@@ -1,15 +1,16 @@
 use super::apps::AppWords;
+use super::pull::Pull;
 use super::{Global, Outcome};
+use crate::images::{Images, Wanted};
 use crate::installation::Installation;
 use crate::message::Messages;
-use crate::options::{AcName, Cpu, Environment, Layers, Memory, Mount, Variable, Volume, boolean};
-use crate::pod::{
-    AppOptions, Assembly, Console, DataDir, LaunchPermit, PodOptions, PreparedPod, decide,
+use crate::options::{
+    AcName, Cpu, Environment, Layers, Memory, Mount, ScratchSize, Variable, Volume, boolean,
 };
-use crate::progress::Bar;
+use crate::pod::{AppOptions, Assembly, Console, DataDir, PodOptions, PreparedPod};
 use crate::supervisor::{self, RunOptions, event, signals::Signals, terminal};
 use clap::{ArgAction, Args, Parser};
-use sandbox_image::{Error as ImageError, Image, Limits, Reference, Store, StoredTree};
+use sandbox_image::{PullPolicy, Reference};
 use sandbox_protocol::TerminalSize;
 use std::error::Error;
 use std::ffi::OsString;
@@ -20,22 +21,26 @@ const USAGE: &str = "sandbox run [OPTIONS] IMAGE [APP OPTIONS] [-- ARGS… [---]
 
 const EXAMPLES: &str = "\
 Examples:
-  A shell in an image of an OCI layout:
-    sandbox run --insecure-options=image --interactive oci:debian:13 --exec /bin/bash
+  A shell in an image of a registry:
+    sandbox run --interactive docker://registry.example.com/team/debian:13 --exec /bin/bash
   A program with arguments, limits and a directory of the host:
     sandbox run --insecure-options=image --volume src,kind=host,source=/srv/src \\
       oci-archive:gcc.tar --mount volume=src,target=/src --memory=1G --cpu=2 \\
       --working-dir=/src --exec make -- -j2 all
   Two apps in one pod, each with arguments:
-    sandbox run --insecure-options=image worker.aci -- --loglevel verbose --- \\
-      syncer.aci -- --interval 30s
+    sandbox run example.com/worker:1.0 -- --loglevel verbose --- \\
+      syncer.aci --signature syncer.asc -- --interval 30s
+
+An image that is not in the store is fetched first, as 'sandbox fetch' does it. Whether a pod may run
+is decided at every start ('sandbox policy check' explains it); the pod's directory keeps the answer.
 
 What follows -- are arguments of the image before it, up to --- or the end of the line. They are
 added to the image's command line, or to the one of --exec.
 
 A pod has as many virtual CPUs as its apps' --cpu limits add up to, rounded up, and at least one.
 Its memory is the sum of its apps' --memory limits, 192 MiB for an app without one, and 64 MiB for
-the guest itself. What an app writes outside of volumes is kept in that memory.
+the guest itself. What an app writes outside of volumes is kept in that memory, or on a disk that goes
+with the pod if --scratch gives one.
 
 The environment of an app comes from, each over the one before: --inherit-env, the image,
 --environment, --set-env-file, --set-env.
@@ -49,16 +54,16 @@ in a row, or a second SIGTERM, kills the pod.";
 #[derive(Debug, Args)]
 #[command(override_usage = USAGE, after_help = EXAMPLES, args_override_self = true)]
 pub struct Run {
-    #[arg(
-        value_name = "IMAGE",
-        help = "oci:DIR[:NAME], oci-archive:FILE[:NAME], \
-          docker-archive:FILE[:NAME], or the path of an ACI"
-    )]
+    #[arg(value_name = "IMAGE", help = crate::images::REFERENCE_HELP)]
     images: Vec<OsString>,
     #[command(flatten)]
     pod: PodFlags,
     #[command(flatten)]
+    pull: Pull,
+    #[command(flatten)]
     app: AppFlags,
+    #[arg(skip)]
+    apps: Vec<App>,
 }
 
 #[derive(Debug, Args)]
@@ -95,10 +100,10 @@ struct PodFlags {
     /// Write the pod's UUID to a file.
     #[arg(long, value_name = "FILE")]
     uuid_file_save: Option<PathBuf>,
-    /// Raise a limit on what an image may cost: size, files, layers, path, depth, names, xattr,
-    /// xattrs or document.
-    #[arg(long = "image-limit", value_name = "NAME=NUMBER")]
-    image_limits: Vec<String>,
+    /// Keep what the apps write outside of volumes on a disk of this size, as in 2Gi, instead of in
+    /// memory. It takes room as it is written to, and goes with the pod. Needs mke2fs (e2fsprogs).
+    #[arg(long, value_name = "SIZE")]
+    scratch: Option<ScratchSize>,
     /// Boot this guest kernel instead of the installed one.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -112,6 +117,10 @@ struct PodFlags {
     next_help_heading = "Options of an app, after its image"
 )]
 pub struct AppFlags {
+    /// Hold the image, an ACI, against the detached signature in this file, in place of the one
+    /// that lies beside it. It is fetched for that even if the store has it.
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
     /// Run this program instead of the image's.
     #[arg(long, value_name = "PROGRAM")]
     exec: Option<String>,
@@ -192,12 +201,27 @@ impl App {
 }
 
 impl Run {
+    /// Takes the apps of the command line.
+    ///
+    /// # Errors
+    /// What clap has to complain about.
+    pub fn take_apps(&mut self, words: Vec<AppWords>) -> Result<(), clap::Error> {
+        self.apps = words.into_iter().map(App::parse).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// The images.
+    #[cfg(test)]
+    pub fn images(&self) -> Vec<&str> {
+        self.apps.iter().map(|app| app.image.to_str().unwrap_or_default()).collect()
+    }
+
     /// Runs a pod. The result is its exit status.
-    pub fn execute(&self, global: &Global, apps: Vec<App>) -> Outcome {
-        if apps.is_empty() {
+    pub fn execute(&self, global: &Global) -> Outcome {
+        if self.apps.is_empty() {
             return Err("must provide at least one image".into());
         }
-        if self.pod.interactive && apps.len() > 1 {
+        if self.pod.interactive && self.apps.len() > 1 {
             return Err("interactive option only supports one image".into());
         }
         super::require_root()?;
@@ -207,33 +231,31 @@ impl Run {
 
         let console = self.console();
         let options = self.options(console)?;
-        let limits = self.image_limits()?;
+        let policy = self.pull.policy(PullPolicy::New, messages)?;
+        let limits = self.pull.limits()?;
         let installation = self.installation()?;
 
-        let data = DataDir::open(&global.dir)?;
-        let store = Store::open(data.path())?;
+        let settings = global.image_settings()?;
+        let data = DataDir::open(&settings.data_dir)?;
+        let images = Images::open_with(settings, messages, signals)?;
         let mut assembly = Assembly::new(&options)?;
-        let mut images = Vec::new();
-        for app in &apps {
+        let mut stored = Vec::new();
+        for app in &self.apps {
             let reference = Reference::parse(&app.image)?;
-            let image = match store.image(&reference, &limits, &mut Bar::new(messages, &signals)) {
-                Err(ImageError::Cancelled) => return Ok(interrupted(&signals)),
-                other => other?,
-            };
-            assembly.add(&reference, &image, &app.options()?)?;
-            images.push(image);
+            let signature = app.flags.signature.as_deref();
+            let wanted = Wanted { reference: &reference, policy, signature, limits: &limits };
+            let image = images.obtain(&wanted)?;
+            assembly.add(&image, &app.options()?)?;
+            stored.push(image);
         }
-        let permit: LaunchPermit = decide(&images, global.insecure_options)?;
-
-        let trees = match unpack(&store, &images, &limits, &mut Bar::new(messages, &signals)) {
-            Err(ImageError::Cancelled) => return Ok(interrupted(&signals)),
-            other => other?,
-        };
         let (spec, warnings) = assembly.finish();
         for warning in warnings {
             messages.say(warning);
         }
-        let pod = PreparedPod::prepare(permit, &data, spec, trees)?;
+        let permit = images.gate()?.decide(&spec, &stored)?;
+        let roots = images.roots(stored)?;
+        let pod = PreparedPod::prepare(permit, &data, spec, roots, self.pod.scratch)?;
+
         let uuid = pod.directory.uuid();
         if let Some(file) = &self.pod.uuid_file_save {
             fs::write(file, format!("{uuid}\n"))
@@ -279,14 +301,6 @@ impl Run {
         })
     }
 
-    fn image_limits(&self) -> Result<Limits, Box<dyn Error>> {
-        let mut limits = Limits::default();
-        for argument in &self.pod.image_limits {
-            limits.set_argument(argument)?;
-        }
-        Ok(limits)
-    }
-
     /// The installation, after a look whether everything is there that takes no time to look at.
     fn installation(&self) -> Result<Installation, Box<dyn Error>> {
         let mut installation = Installation::find()?;
@@ -301,23 +315,6 @@ impl Run {
         })?;
         Ok(installation)
     }
-}
-
-fn unpack(
-    store: &Store,
-    images: &[Image],
-    limits: &Limits,
-    bar: &mut Bar<'_>,
-) -> Result<Vec<StoredTree>, ImageError> {
-    images.iter().map(|image| store.tree(image, limits, bar)).collect()
-}
-
-/// The exit status after a signal.
-fn interrupted(signals: &Signals) -> u8 {
-    signals
-        .interrupted()
-        .and_then(|signal| u8::try_from(128 + signal).ok())
-        .unwrap_or(super::FAILURE)
 }
 
 fn not_empty(text: &str) -> Result<String, String> {

@@ -125,10 +125,11 @@ fn global_options_stand_before_or_after_the_command_and_its_name_can_be_short() 
         "ru a --insecure-options=image --dir=/data",
         "--dir=/data r a --insecure-options=none --insecure-options=image",
     ] {
-        let (cli, apps) = parse(words(line)).unwrap_or_else(|error| panic!("{line}: {error:?}"));
+        let cli = parse(words(line)).unwrap_or_else(|error| panic!("{line}: {error:?}"));
         assert!(cli.global.insecure_options.skip_image_check(), "{line}");
-        assert_eq!(cli.global.dir, PathBuf::from("/data"), "{line}");
-        assert_eq!(apps.len(), 1, "{line}");
+        assert_eq!(cli.global.dir, Some(PathBuf::from("/data")), "{line}");
+        let Verb::Run(run) = cli.verb else { panic!("{line}") };
+        assert_eq!(run.images(), ["a"], "{line}");
     }
 }
 
@@ -136,8 +137,70 @@ fn global_options_stand_before_or_after_the_command_and_its_name_can_be_short() 
 fn booleans_take_a_value_after_an_equals_sign_only() {
     for (line, debug) in [("run a", false), ("--debug run a", true), ("run a --debug=false", false)]
     {
-        let (cli, apps) = parse(words(line)).unwrap();
-        assert_eq!((cli.global.debug, apps.len()), (debug, 1), "{line}");
+        let cli = parse(words(line)).unwrap();
+        let Verb::Run(run) = cli.verb else { panic!("{line}") };
+        assert_eq!((cli.global.debug, run.images()), (debug, vec!["a"]), "{line}");
+    }
+}
+
+/// rkt: "any of these flags … can be specified before or after the subcommand", and each image of
+/// `fetch` has a signature of its own.
+#[test]
+fn images_to_fetch_have_their_own_signatures() {
+    let expected = vec![("a.aci", Some("a.asc")), ("docker://b", None), ("c", Some("c.sig"))];
+    for line in [
+        "fetch a.aci --signature a.asc docker://b c --signature=c.sig",
+        "image fetch --full a.aci --signature=a.asc docker://b --pull-policy=new c --signature c.sig",
+    ] {
+        let cli = parse(words(line)).unwrap_or_else(|error| panic!("{line}: {error:?}"));
+        let fetch = match &cli.verb {
+            Verb::Fetch(fetch) => fetch,
+            Verb::Image(image) => image.as_fetch().unwrap(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(fetch.images(), expected, "{line}");
+    }
+}
+
+/// rkt's global flags and their defaults (`rkt help`).
+#[test]
+fn configuration_comes_from_rkts_directories_unless_the_command_line_names_others() {
+    let cli = parse(words("image list")).unwrap();
+    let directories = cli.global.directories();
+    assert_eq!(
+        directories.in_order().collect::<Vec<_>>(),
+        [std::path::Path::new("/usr/lib/rkt"), std::path::Path::new("/etc/rkt")]
+    );
+    assert_eq!(cli.global.policy, PathBuf::from("/etc/sandbox/policy.json"));
+    let line = "image list --system-config=/s --local-config=/l --user-config=/u --policy=/p \
+                --trust-keys-from-https";
+    let cli = parse(words(line)).unwrap();
+    let directories = cli.global.directories();
+    assert_eq!(
+        directories.in_order().collect::<Vec<_>>(),
+        ["/s", "/l", "/u"].map(std::path::Path::new)
+    );
+    let settings = Global { dir: Some("/d".into()), ..cli.global }.image_settings().unwrap();
+    assert_eq!((settings.policy, settings.trust_keys_from_https), ("/p".into(), true));
+    assert_eq!(settings.data_dir, PathBuf::from("/d"));
+}
+
+/// rkt `configuration.md`: `--dir` is over `paths.d`.
+#[test]
+fn the_data_directory_is_configured_unless_it_is_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("paths.d");
+    std::fs::create_dir(&folder).unwrap();
+    let paths = r#"{"rktKind": "paths", "rktVersion": "v1", "data": "/srv/rkt"}"#;
+    std::fs::write(folder.join("paths.json"), paths).unwrap();
+    let local = format!("--local-config={}", directory.path().display());
+    for (line, expected) in [
+        (format!("{local} gc"), "/srv/rkt"),
+        (format!("{local} gc --dir=/data"), "/data"),
+        ("gc --local-config=/nowhere --system-config=/nowhere".to_owned(), "/var/lib/rkt"),
+    ] {
+        let cli = parse(words(&line)).unwrap();
+        assert_eq!(cli.global.data_dir().unwrap(), PathBuf::from(expected), "{line}");
     }
 }
 
@@ -161,6 +224,18 @@ fn values_that_mean_nothing_are_refused() {
         ("--dir=relative run a", "must be an absolute path"),
         ("--insecure-options=imag run a", "unknown option \"imag\""),
         ("frobnicate", "unrecognized subcommand"),
+        ("--policy=policy.json run a", "must be an absolute path"),
+        ("run --scratch=1Mi a", "a scratch disk of 1048576 bytes is not possible"),
+        ("run --pull-policy=always a", "invalid value 'always'"),
+        ("fetch a -- x", "app arguments unsupported"),
+        ("image list --fields=id,x", "unknown option \"x\""),
+        ("image list --fields=id,id", "duplicated option \"id\""),
+        ("image list --sort=id", "unknown option \"id\""),
+        ("image list --format=xml", "Invalid format option: xml"),
+        ("image gc --grace-period=1", "is not a duration"),
+        ("trust list x", "unexpected argument"),
+        ("trust rm --root --prefix=a x", "cannot be used with"),
+        ("policy", "Usage: sandbox policy"),
     ] {
         let found = complaint(line);
         assert!(found.contains(expected), "{line}: {found}");
@@ -185,4 +260,26 @@ fn failures_have_the_exit_statuses_of_rkt() {
 fn the_definitions_are_consistent() {
     Cli::command().debug_assert();
     run::AppFlags::command().debug_assert();
+    fetch::AppFlags::command().debug_assert();
+}
+
+/// Whoever asks for help with a command gets an example.
+#[test]
+fn every_command_has_an_example_in_its_help() {
+    fn look(command: &clap::Command, path: &str, without: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        if command.has_subcommands() && command.get_name() != "trust" {
+            command.get_subcommands().for_each(|command| look(command, &path, without));
+            return;
+        }
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let verb = path.trim_start();
+        let is_there = help.contains("Example") && help.contains(verb);
+        if !is_there && !command.is_hide_set() {
+            without.push(verb.to_owned());
+        }
+    }
+    let mut without = Vec::new();
+    look(&Cli::command(), "", &mut without);
+    assert!(without.is_empty(), "{without:?}");
 }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 /// Print the version and how this program was built.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sandbox version")]
 pub struct Version {}
 
 impl Version {

@@ -6,6 +6,7 @@ mod parts;
 #[cfg(test)]
 mod tests;
 
+use crate::images::ImageSettings;
 use crate::installation::Installation;
 use serde::Serialize;
 use std::fmt;
@@ -84,9 +85,11 @@ impl fmt::Display for Check {
 }
 
 /// Makes all checks.
-pub fn examine(installation: &Installation) -> Vec<Check> {
+pub fn examine(installation: &Installation, settings: &ImageSettings) -> Vec<Check> {
     let mut checks = vec![host::kvm()];
     checks.extend(parts::parts(installation));
+    checks.push(parts::mke2fs());
+    checks.push(parts::policy(settings));
     checks.extend([host::huge_pages(), host::tpm(), host::selinux(), host::cgroup(), host::cni()]);
     checks
 }

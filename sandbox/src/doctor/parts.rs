@@ -1,6 +1,7 @@
 //! What the installation has.
 
 use super::{Check, State};
+use crate::images::{Gate, ImageSettings};
 use crate::installation::Installation;
 use sandbox_image::{Algorithm, Digest};
 use std::fs;
@@ -16,11 +17,46 @@ pub fn parts(installation: &Installation) -> Vec<Check> {
         .map(|(what, path, advice)| match what {
             "guest kernel" => kernel(path, &installation.kernel_record, advice),
             "initramfs" => file("initramfs", path, advice, false),
-            "monitor" => file("monitor", path, advice, true),
-            _ => file("worker", path, advice, true),
+            what => file(what, path, advice, true),
         })
         .map(Check::required)
         .collect()
+}
+
+/// The program that makes the file system of `--scratch`.
+pub fn mke2fs() -> Check {
+    const NAME: &str = "mke2fs";
+    match crate::pod::scratch::program() {
+        Some(program) => Check::new(NAME, State::Ok, program.display().to_string(), ""),
+        None => Check::new(
+            NAME,
+            State::Warning,
+            "not there, so --scratch can't be used",
+            "install e2fsprogs",
+        ),
+    }
+}
+
+/// Whether the policy can be read, and whether there is one.
+pub fn policy(settings: &ImageSettings) -> Check {
+    const NAME: &str = "policy";
+    let path = settings.policy.display();
+    match Gate::load(settings) {
+        Ok(_) if settings.policy.exists() => Check::new(NAME, State::Ok, path.to_string(), ""),
+        Ok(_) => Check::new(
+            NAME,
+            State::Warning,
+            format!("there is no {path}, so no image of Docker or OCI may run"),
+            "write one (containers-policy.json(5)); ACIs only need 'sandbox trust'",
+        ),
+        Err(error) => Check::new(
+            NAME,
+            State::Missing,
+            error.to_string(),
+            "correct it: until then no image may run",
+        )
+        .required(),
+    }
 }
 
 fn file(name: &'static str, path: &Path, advice: &str, program: bool) -> Check {

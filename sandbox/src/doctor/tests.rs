@@ -1,6 +1,8 @@
 use super::host::{cgroup_controllers, cni_plugins, selinux_mode, shmem_huge_pages};
 use super::parts::kernel;
 use super::*;
+use crate::options::InsecureOptions;
+use crate::settings::Directories;
 use std::fs;
 
 #[test]
@@ -28,7 +30,16 @@ fn json_has_the_fields_that_programs_read() {
 #[test]
 fn every_check_has_a_name_of_its_own_and_kvm_has_its_speed() {
     let installation = Installation::find().unwrap();
-    let checks = examine(&installation);
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name| directory.path().join(name);
+    let settings = ImageSettings {
+        data_dir: place("data"),
+        directories: Directories { system: place("system"), local: place("local"), user: None },
+        policy: place("policy.json"),
+        insecure: InsecureOptions::default(),
+        trust_keys_from_https: false,
+    };
+    let checks = examine(&installation, &settings);
     let names: std::collections::BTreeSet<_> = checks.iter().map(|check| check.name).collect();
     assert_eq!(names.len(), checks.len());
     assert!(checks.iter().all(|check| (check.state == State::Ok) == check.advice.is_empty()));

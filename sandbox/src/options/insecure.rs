@@ -32,9 +32,24 @@ const WORDS: [(&str, u8); 12] = [
 ];
 
 impl InsecureOptions {
-    /// Whether images are used without a look at their signatures.
+    /// Whether images are used that the policy refuses.
     pub fn skip_image_check(self) -> bool {
         self.0 & IMAGE != 0
+    }
+
+    /// Whether any certificate of a server is accepted.
+    pub fn skip_tls_check(self) -> bool {
+        self.0 & TLS != 0
+    }
+
+    /// Whether images may be fetched without TLS.
+    pub fn allow_http(self) -> bool {
+        self.0 & HTTP != 0
+    }
+
+    /// Whether keys may be fetched without TLS.
+    pub fn allow_http_for_keys(self) -> bool {
+        self.0 & PUBKEY != 0
     }
 }
 

@@ -1,18 +1,22 @@
 //! The values of options, in rkt's syntax.
 
+mod duration;
 mod environment;
 mod insecure;
 mod name;
 mod quantity;
+mod size;
 mod volume;
 
 #[cfg(test)]
 mod tests;
 
+pub use duration::Duration;
 pub use environment::{Environment, Layers, Variable};
 pub use insecure::InsecureOptions;
 pub use name::AcName;
 pub use quantity::{Cpu, Memory};
+pub use size::ScratchSize;
 pub use volume::{Mount, Volume, VolumeKind, clean};
 
 /// Reads a boolean as rkt's flags did (the words of Go's `strconv.ParseBool`).

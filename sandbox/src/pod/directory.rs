@@ -270,12 +270,45 @@ impl PodDir {
         io::Write::write_all(&mut file, content).map_err(failed("write", &path))
     }
 
+    /// Writes a file of it so that it is there whole, on disk, or not at all, whatever happens.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub fn write_durably(&self, name: &str, content: &[u8]) -> Result<(), DirectoryError> {
+        let path = self.path().join(name);
+        let unfinished = self.path().join(format!(".{name}"));
+        let mut file = self.create_file(&unfinished)?;
+        io::Write::write_all(&mut file, content)
+            .and_then(|()| file.sync_all())
+            .map_err(failed("write", &unfinished))?;
+        fs::rename(&unfinished, &path).map_err(failed("rename", &unfinished))?;
+        let folder = self.path();
+        fs::File::open(&folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed("sync", &folder))
+    }
+
     /// Makes the file that the guest's console is written to. It can be read, too.
     ///
     /// # Errors
     /// See [`DirectoryError`].
     pub fn create_console(&self) -> Result<fs::File, DirectoryError> {
         self.create_file(&self.path().join("console"))
+    }
+
+    /// Makes the file of a disk, empty, for its owner alone.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub fn create_disk(&self, name: &str) -> Result<fs::File, DirectoryError> {
+        let path = self.path().join(name);
+        fs::OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("make the file", &path))
     }
 
     fn create_file(&self, path: &Path) -> Result<fs::File, DirectoryError> {
@@ -345,6 +378,9 @@ mod tests {
         let uuid = pod.uuid();
         assert_eq!(folders(&data), [format!("prepare/{uuid}")]);
         pod.write("appsinfo/app/treeStoreID", b"x").unwrap();
+        pod.write_durably("gate.json", b"{}").unwrap();
+        assert_eq!(fs::read(pod.path().join("gate.json")).unwrap(), b"{}");
+        assert!(!pod.path().join(".gate.json").exists());
         pod.move_to(State::Running).unwrap();
         assert_eq!(folders(&data), [format!("run/{uuid}")]);
         assert_eq!(fs::read(pod.path().join("appsinfo/app/treeStoreID")).unwrap(), b"x");

@@ -1,8 +1,8 @@
 //! A pod as the guest and its file server see it.
 
-use super::spec::{AppSpec, PodSpec};
+use super::spec::PodSpec;
 use crate::options::{Volume, VolumeKind};
-use sandbox_image::StoredTree;
+use sandbox_image::verity::Verity;
 use sandbox_protocol as protocol;
 use sandbox_protocol::{FIRST_STREAM_PORT, Stdio, TerminalSize};
 use std::io;
@@ -10,6 +10,14 @@ use std::path::{Path, PathBuf};
 
 /// Name of the virtio-fs device.
 pub const SHARE_TAG: &str = "pod";
+
+/// Name of the virtio-blk device that holds what the apps write.
+pub const SCRATCH_SERIAL: &str = "scratch";
+
+/// Name of the virtio-blk device that holds an image, by its index in the pod.
+pub fn image_serial(index: usize) -> String {
+    format!("image-{index}")
+}
 
 /// A directory or file of the host that the guest sees below the root of the virtio-fs device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,37 +67,24 @@ pub enum Console {
     },
 }
 
-/// What the file server has to share.
+/// What the file server has to share: the volumes of the host that apps mount.
 ///
 /// # Errors
 /// See [`ShareError`].
-pub fn shares(pod: &PodSpec, trees: &[StoredTree]) -> Result<Vec<Share>, ShareError> {
-    let roots = pod.apps.iter().zip(trees).map(|(app, tree)| {
-        Ok(Share {
-            name: root_share(app),
-            path: tree.rootfs().to_owned(),
-            read_only: true,
-            recursive: false,
-        })
-    });
-    let volumes = pod.volumes.iter().enumerate().filter_map(|(index, volume)| match &volume.kind {
-        VolumeKind::Empty { .. } => None,
-        VolumeKind::Host { source, recursive } => Some(host_source(volume, source).map(|path| {
-            Share {
-                name: volume_share(volume),
-                path,
-                read_only: volume.read_only
-                    || pod
-                        .apps
-                        .iter()
-                        .flat_map(|app| &app.mounts)
-                        .filter(|mount| mount.volume == index)
-                        .all(|mount| mount.read_only),
-                recursive: *recursive,
-            }
-        })),
-    });
-    roots.chain(volumes).collect()
+pub fn shares(pod: &PodSpec) -> Result<Vec<Share>, ShareError> {
+    let mut shares = Vec::new();
+    for (index, volume) in pod.volumes.iter().enumerate() {
+        let VolumeKind::Host { source, recursive } = &volume.kind else { continue };
+        let mut mounts = pod.apps.iter().flat_map(|app| &app.mounts);
+        shares.push(Share {
+            name: volume_share(volume),
+            path: host_source(volume, source)?,
+            read_only: volume.read_only
+                || mounts.all(|mount| mount.volume != index || mount.read_only),
+            recursive: *recursive,
+        });
+    }
+    Ok(shares)
 }
 
 fn host_source(volume: &Volume, source: &Path) -> Result<PathBuf, ShareError> {
@@ -104,16 +99,24 @@ fn host_source(volume: &Volume, source: &Path) -> Result<PathBuf, ShareError> {
     }
 }
 
-fn root_share(app: &AppSpec) -> String {
-    format!("root-{}", app.name)
-}
-
 fn volume_share(volume: &Volume) -> String {
     format!("volume-{}", volume.name)
 }
 
+/// The disks of a pod.
+#[derive(Clone, Debug, Default)]
+pub struct Disks {
+    /// What each image's disk must hold, in the order of [`PodSpec::image_ids`].
+    pub images: Vec<Verity>,
+    /// Whether there is one for what the apps write.
+    pub scratch: bool,
+}
+
 /// The pod as the message that sets the guest up.
-pub fn message(pod: &PodSpec, hostname: &str, console: Console) -> protocol::Pod {
+pub fn message(pod: &PodSpec, disks: &Disks, hostname: &str, console: Console) -> protocol::Pod {
+    let image_ids = pod.image_ids();
+    // A pod has far fewer of whatever is counted here.
+    let index = |place: usize| u16::try_from(place).unwrap_or(u16::MAX);
     let mut port = FIRST_STREAM_PORT..;
     // The range of ports is longer than any pod.
     let mut next_port = || port.next().unwrap_or(FIRST_STREAM_PORT);
@@ -122,7 +125,9 @@ pub fn message(pod: &PodSpec, hostname: &str, console: Console) -> protocol::Pod
         .iter()
         .map(|app| protocol::App {
             name: app.name.to_string(),
-            root: protocol::Root::Share(root_share(app)),
+            root: protocol::Root::Image(
+                image_ids.iter().position(|id| *id == app.image_id).map_or(u16::MAX, index),
+            ),
             root_read_only: app.read_only_root,
             argv: app.exec.iter().map(|word| word.clone().into_bytes()).collect(),
             environment: app
@@ -139,8 +144,7 @@ pub fn message(pod: &PodSpec, hostname: &str, console: Console) -> protocol::Pod
                 .mounts
                 .iter()
                 .map(|mount| protocol::Mount {
-                    // A pod has far fewer volumes.
-                    volume: u16::try_from(mount.volume).unwrap_or(u16::MAX),
+                    volume: index(mount.volume),
                     target: mount.path.clone().into_bytes(),
                     read_only: mount.read_only,
                 })
@@ -170,11 +174,24 @@ pub fn message(pod: &PodSpec, hostname: &str, console: Console) -> protocol::Pod
             },
         })
         .collect();
+    let images = disks
+        .images
+        .iter()
+        .enumerate()
+        .map(|(index, verity)| protocol::ImageDisk {
+            serial: image_serial(index),
+            verity: protocol::Verity {
+                data_blocks: verity.data_blocks,
+                hash_start: verity.hash_start,
+                root_hash: verity.root_hash,
+            },
+        })
+        .collect();
     protocol::Pod {
         hostname: hostname.to_owned(),
-        share_tag: Some(SHARE_TAG.to_owned()),
-        images: Vec::new(),
-        scratch: None,
+        share_tag: pod.has_host_volumes().then(|| SHARE_TAG.to_owned()),
+        images,
+        scratch: disks.scratch.then(|| SCRATCH_SERIAL.to_owned()),
         volumes,
         apps,
     }

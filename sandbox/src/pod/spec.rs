@@ -1,7 +1,8 @@
 //! What is to run: the apps of a pod after images, options and defaults were put together.
 
 use crate::options::{AcName, Cpu, Environment, Layers, Memory, Mount, Volume, VolumeKind};
-use sandbox_image::{Image, ImageConfig, Isolator, MountPoint, Reference, Text};
+use sandbox_image::{ImageConfig, Isolator, Kind, MountPoint, StoredImage, Text};
+use sandbox_vmm::config::Config;
 
 /// What the command line says about one app.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +99,24 @@ pub struct PodSpec {
     pub volumes: Vec<Volume>,
 }
 
+impl PodSpec {
+    /// The images of the apps, each once, in the order of the first app that has it.
+    pub fn image_ids(&self) -> Vec<&str> {
+        let mut ids = Vec::new();
+        for app in &self.apps {
+            if !ids.contains(&app.image_id.as_str()) {
+                ids.push(&app.image_id);
+            }
+        }
+        ids
+    }
+
+    /// Whether an app mounts a directory or file of the host.
+    pub fn has_host_volumes(&self) -> bool {
+        self.volumes.iter().any(|volume| matches!(volume.kind, VolumeKind::Host { .. }))
+    }
+}
+
 /// Why images and options don't make a pod.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
@@ -144,10 +163,16 @@ pub enum SpecError {
     /// More than the guest can count.
     #[error("a pod can have at most {MAX} apps and {MAX} volumes")]
     TooMany,
+    /// More than there are disks for.
+    #[error("a pod can have at most {MAX_IMAGES} images")]
+    TooManyImages,
 }
 
 /// Most apps of a pod, and most volumes.
 const MAX: usize = 64;
+
+/// Most images of a pod: each has a disk, and so have what the apps write.
+const MAX_IMAGES: usize = Config::MAX_DISKS - 1;
 
 /// What an app is made from.
 #[derive(Debug)]
@@ -190,12 +215,7 @@ impl<'a> Assembly<'a> {
     ///
     /// # Errors
     /// See [`SpecError`].
-    pub fn add(
-        &mut self,
-        reference: &Reference,
-        image: &Image,
-        options: &AppOptions,
-    ) -> Result<(), SpecError> {
+    pub fn add(&mut self, image: &StoredImage, options: &AppOptions) -> Result<(), SpecError> {
         let docker = |(name, _): &(String, String)| name == "appc.io/docker/repository";
         let config = image.config();
         let source = Source {
@@ -203,7 +223,7 @@ impl<'a> Assembly<'a> {
             name: image.name(),
             app_name: image.app_name(),
             config,
-            files_at_mount_points: !matches!(reference, Reference::Aci { .. })
+            files_at_mount_points: image.record().kind != Kind::Aci
                 || config.annotations.iter().any(docker),
         };
         self.add_source(&source, options)
@@ -283,6 +303,9 @@ impl<'a> Assembly<'a> {
         self.spec.apps.push(spec);
         if self.spec.apps.len() > MAX || self.spec.volumes.len() > MAX {
             return Err(SpecError::TooMany);
+        }
+        if self.spec.image_ids().len() > MAX_IMAGES {
+            return Err(SpecError::TooManyImages);
         }
         Ok(())
     }

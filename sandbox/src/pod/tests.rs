@@ -3,7 +3,8 @@ use super::size::Size;
 use super::spec::{AppMount, Source};
 use super::*;
 use crate::options::{Environment, Layers, Mount, Variable};
-use sandbox_image::{App, ImageConfig, Isolator, MountPoint};
+use sandbox_image::verity::Verity;
+use sandbox_image::{Algorithm, App, ImageConfig, Isolator, MountPoint};
 use sandbox_protocol::{Root, Stdio, TerminalSize, VolumeSource};
 use serde_json::{Value, json};
 
@@ -266,10 +267,17 @@ fn the_guest_is_told_what_the_pod_is() {
         ..AppOptions::default()
     };
     let (spec, _) = pod(&image(), &options, &app).unwrap();
-    let pod = message(&spec, "host", Console::Streams { stdin: true });
+    let verity = Verity { data_blocks: 7, hash_start: 7, root_hash: [9; 32] };
+    let disks = Disks { images: vec![verity], scratch: true };
+    let pod = message(&spec, &disks, "host", Console::Streams { stdin: true });
     let app = &pod.apps[0];
     assert_eq!((pod.hostname.as_str(), pod.share_tag.as_deref()), ("host", Some("pod")));
-    assert_eq!(app.root, Root::Share("root-app1".into()));
+    assert_eq!(app.root, Root::Image(0));
+    assert_eq!(pod.images.len(), 1);
+    let image = &pod.images[0];
+    assert_eq!((image.serial.as_str(), image.verity.root_hash), ("image-0", [9; 32]));
+    assert_eq!((image.verity.data_blocks, image.verity.hash_start), (7, 7));
+    assert_eq!(pod.scratch.as_deref(), Some("scratch"));
     assert_eq!(app.argv, [b"/bin/server".to_vec(), b"--serve".to_vec()]);
     assert!(app.environment.contains(&b"A=b=c".to_vec()));
     assert_eq!((app.memory, app.cpu_millis), (Some(64 << 20), Some(1500)));
@@ -283,7 +291,8 @@ fn the_guest_is_told_what_the_pod_is() {
     assert_eq!(*source("work"), VolumeSource::Share("volume-work".into()));
     assert_eq!(*source("scratch"), VolumeSource::Empty { mode: 0o1777, uid: 5, gid: 6 });
     let size = TerminalSize { rows: 1, columns: 2 };
-    let pod = message(&spec, "host", Console::Terminal(size));
+    let pod = message(&spec, &Disks::default(), "host", Console::Terminal(size));
+    assert_eq!(pod.scratch, None);
     assert_eq!(pod.apps[0].stdio, Stdio::Terminal { port: 1025, size });
 }
 
@@ -301,7 +310,7 @@ fn only_mounted_volumes_are_shared_and_only_writable_where_an_app_may_write() {
         let options = with_volumes(&[&volume(options), "unused,kind=host,source=/nowhere"]);
         let (spec, _) = pod(&image(), &options, &AppOptions::default()).unwrap();
         assert_eq!(
-            shares(&spec, &[]).unwrap(),
+            shares(&spec).unwrap(),
             [Share {
                 name: "volume-work".into(),
                 path: target.canonicalize().unwrap(),
@@ -313,7 +322,7 @@ fn only_mounted_volumes_are_shared_and_only_writable_where_an_app_may_write() {
     for missing in ["/nowhere", "/dev/null"] {
         let options = with_volumes(&[&format!("work,kind=host,source={missing}")]);
         let (spec, _) = pod(&image(), &options, &AppOptions::default()).unwrap();
-        let error = shares(&spec, &[]).unwrap_err().to_string();
+        let error = shares(&spec).unwrap_err().to_string();
         assert!(error.contains("volume work") && error.contains(missing), "{error}");
     }
 }
@@ -350,5 +359,28 @@ fn the_manifest_is_one_of_appc() {
         ),
     ] {
         assert_eq!(manifest.pointer(pointer), Some(&value), "{pointer}");
+    }
+}
+
+#[test]
+fn every_image_of_a_pod_is_one_that_was_decided_about() {
+    let digests = ["a", "b", "c"].map(|name| Digest::of(Algorithm::Sha256, name.as_bytes()));
+    let names = digests.clone().map(|digest| digest.file_name());
+    let ids = [names[1].as_str(), names[0].as_str()];
+    let [a, b, c] = digests;
+    let images = || vec![a.clone(), b.clone()];
+    let ordered = in_order(&ids, images(), |id| id, |_| true).unwrap();
+    assert_eq!(ordered, [b.clone(), a.clone()]);
+    for (images, decided) in [
+        (images(), vec![&a]),
+        (images(), vec![]),
+        (vec![a.clone()], vec![&a, &b]),
+        (vec![a.clone(), c.clone()], vec![&a, &b, &c]),
+    ] {
+        let error = in_order(&ids, images, |id| id, |id| decided.contains(&id)).unwrap_err();
+        assert!(
+            error.to_string().contains("is not one that the gate has decided about"),
+            "{error}"
+        );
     }
 }

@@ -4,18 +4,24 @@
 //! blocks on one thing and turns it into events, or copies one stream. The order of a run:
 //!
 //! 1. the pod's directory moves to `run`, `pid` is written;
-//! 2. the worker `sandbox-fs` starts with a listening socket that only we have ever connected to;
-//! 3. the monitor `sandbox-vmm` starts with our end of that connection, a control socket and the
-//!    console's file;
+//! 2. if the pod has volumes of the host, the worker `sandbox-fs` starts with a listening socket that
+//!    only we have ever connected to;
+//! 3. the monitor `sandbox-vmm` starts with our end of that connection, the files of the images and
+//!    of the scratch disk, a control socket and the console's file;
 //! 4. the guest connects to the control port, greets, is told its pod, and connects the streams;
 //! 5. apps run, end, and the guest says that it has finished;
 //! 6. it is let go, resets its machine, and both processes end.
+//!
+//! When the guest reads a block of an image that is not what was verified, it gets an error, and we
+//! say so ([`corruption`]).
 //!
 //! Whatever happens in between, at the end no process, socket or file of the pod is left. If we
 //! are killed, the kernel kills both processes, and `gc` finds the directory without its lock.
 
 mod console;
 mod control;
+mod corruption;
+mod disks;
 pub mod event;
 mod process;
 mod relay;
@@ -34,6 +40,7 @@ use crate::message::Messages;
 use crate::pod::{Console, DirectoryError, PodDir, PreparedPod, SHARE_TAG, Share, State, message};
 use console::last_lines;
 use control::Monitor;
+use corruption::ImageFile;
 use event::{Event, Inbox, Role};
 use process::{Process, number};
 use rustix::fs::MemfdFlags;
@@ -107,7 +114,8 @@ pub fn run(
     inbox: &Inbox,
 ) -> Result<u8, RunError> {
     let messages = options.messages;
-    let guest_pod = message(&pod.spec, &options.hostname, options.console);
+    let guest_pod = message(&pod.spec, &pod.disks(), &options.hostname, options.console);
+    let image_files = pod.images.iter().map(ImageFile::of).collect();
     let streams = HostStreams {
         stdin: own(io::stdin())?,
         stdout: own(io::stdout())?,
@@ -120,6 +128,7 @@ pub fn run(
 
     let mut watch = Watch::new(
         &guest_pod,
+        image_files,
         &processes.control,
         streams,
         events.clone(),
@@ -176,7 +185,8 @@ fn explain(trouble: &Trouble, console: &File, messages: Messages) {
 struct Processes {
     control: Monitor,
     monitor: Process,
-    worker: Process,
+    /// Only a pod with volumes of the host has one.
+    worker: Option<Process>,
 }
 
 impl Processes {
@@ -198,22 +208,28 @@ impl Processes {
                 .map_err(|error| RunError::Start { program: program.display().to_string(), error })
         };
 
-        let (listener, device) = worker_socket(&pod.directory)?;
-        let mut arguments: Vec<OsString> =
-            vec!["--fd".into(), number(&listener).to_string().into()];
-        for share in &pod.shares {
-            arguments.push("--share".into());
-            arguments.push(share_argument(share));
-        }
-        let worker = started(
-            &installation.worker,
-            Process::spawn(
+        let mut worker = None;
+        let mut device = None;
+        if !pod.shares.is_empty() {
+            let (listener, connection) = worker_socket(&pod.directory)?;
+            let mut arguments: Vec<OsString> =
+                vec!["--fd".into(), number(&listener).to_string().into()];
+            for share in &pod.shares {
+                arguments.push("--share".into());
+                arguments.push(share_argument(share));
+            }
+            worker = Some(started(
                 &installation.worker,
-                arguments,
-                &[listener.as_fd()],
-                ended(Role::Worker),
-            ),
-        )?;
+                Process::spawn(
+                    &installation.worker,
+                    arguments,
+                    &[listener.as_fd()],
+                    ended(Role::Worker),
+                ),
+            )?);
+            device = Some(connection);
+        }
+        let disks = disks::of(pod);
 
         let (monitor_end, our_end) = sandbox_vmm::control::pair()?;
         let config = Config::try_from(Unchecked {
@@ -224,16 +240,25 @@ impl Processes {
             memory_mib: pod.size.memory,
             control_fd: number(&monitor_end),
             console_fd: number(console),
-            shares: vec![Device { tag: Tag::try_from(SHARE_TAG.to_owned())?, fd: number(&device) }],
-            disks: Vec::new(),
+            shares: device
+                .iter()
+                .map(|device| {
+                    let tag = Tag::try_from(SHARE_TAG.to_owned())?;
+                    Ok(Device { tag, fd: number(device) })
+                })
+                .collect::<Result<_, ConfigError>>()?,
+            disks: disks.iter().map(disks::Disk::device).collect::<Result<_, ConfigError>>()?,
         })?;
         let config = config_file(&config)?;
+        let mut inherited = vec![config.as_fd(), monitor_end.as_fd(), console.as_fd()];
+        inherited.extend(device.iter().map(AsFd::as_fd));
+        inherited.extend(disks.iter().map(|disk| disk.file.as_fd()));
         let monitor = started(
             &installation.monitor,
             Process::spawn(
                 &installation.monitor,
                 ["--config-fd".to_owned(), number(&config).to_string()],
-                &[config.as_fd(), monitor_end.as_fd(), console.as_fd(), device.as_fd()],
+                &inherited,
                 ended(Role::Monitor),
             ),
         )?;
@@ -243,7 +268,9 @@ impl Processes {
 
     fn kill(&self) {
         self.monitor.kill();
-        self.worker.kill();
+        if let Some(worker) = &self.worker {
+            worker.kill();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The guest is hostile. A message that is out of place ends the pod, so that nothing after this
 //! module has to wonder about the order of things.
 
-use sandbox_protocol::{ExitStatus, Level, Text, ToHost, VERSION};
+use sandbox_protocol::{ExitStatus, Level, MAX_CORRUPTED, Text, ToHost, VERSION};
 
 /// What a message means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,13 @@ pub enum Step {
     Failed {
         /// The guest's reason.
         error: Text,
+    },
+    /// A block of an image was read that is not what was verified.
+    Corrupted {
+        /// The image's index.
+        image: usize,
+        /// The block's number on the image's disk.
+        block: u64,
     },
     /// A line for the log.
     Log {
@@ -70,6 +77,9 @@ pub enum Violation {
     /// An app that there is none of, or not in that state.
     #[error("the guest reported about app {0} what cannot be")]
     App(u16),
+    /// An image that there is none of, or more of its blocks than are reported.
+    #[error("the guest reported about image {0} what cannot be")]
+    Image(u16),
     /// `Finished` while apps run, or anything after it.
     #[error("the guest reported the pod's end out of turn")]
     End,
@@ -88,12 +98,19 @@ pub struct Session {
     greeted: bool,
     finished: bool,
     apps: Vec<App>,
+    /// How many corrupted blocks of each image were reported.
+    corrupted: Vec<usize>,
 }
 
 impl Session {
-    /// A connection of a pod with so many apps, before its first message.
-    pub fn new(apps: usize) -> Self {
-        Self { greeted: false, finished: false, apps: vec![App::Waiting; apps] }
+    /// A connection of a pod with so many apps and images, before its first message.
+    pub fn new(apps: usize, images: usize) -> Self {
+        Self {
+            greeted: false,
+            finished: false,
+            apps: vec![App::Waiting; apps],
+            corrupted: vec![0; images],
+        }
     }
 
     /// Takes a message.
@@ -136,9 +153,12 @@ impl Session {
                 Ok(Step::Failed { error })
             }
             ToHost::Corrupted { image, block } => {
-                let text =
-                    Text::new(format!("block {block} of image {image} is not what was verified"));
-                Ok(Step::Log { level: Level::Error, text })
+                let reported = self.corrupted.get_mut(usize::from(image));
+                match reported {
+                    Some(reported) if *reported < MAX_CORRUPTED => *reported += 1,
+                    _ => return Err(Violation::Image(image)),
+                }
+                Ok(Step::Corrupted { image: usize::from(image), block })
             }
             ToHost::Log { level, text } => Ok(Step::Log { level, text }),
             ToHost::Finished if self.all_ended() => {
@@ -196,11 +216,12 @@ mod tests {
 
     #[test]
     fn the_messages_of_a_pod_in_their_order_are_accepted() {
-        let mut session = Session::new(2);
+        let mut session = Session::new(2, 1);
         for message in [
             hello(),
             ToHost::Started { app: 1 },
             ToHost::Log { level: Level::Info, text: Text::new("") },
+            ToHost::Corrupted { image: 0, block: u64::MAX },
             ToHost::Failed { app: Some(0), error: Text::new("no such program") },
             exited(1),
             ToHost::Finished,
@@ -220,6 +241,8 @@ mod tests {
             (vec![hello()], ToHost::Started { app: 1 }, Violation::App(1)),
             (vec![hello()], exited(0), Violation::App(0)),
             (vec![hello()], ToHost::Finished, Violation::End),
+            (vec![], ToHost::Corrupted { image: 0, block: 0 }, Violation::Greeting),
+            (vec![hello()], ToHost::Corrupted { image: 1, block: 0 }, Violation::Image(1)),
             (
                 vec![hello(), ToHost::Started { app: 0 }],
                 ToHost::Started { app: 0 },
@@ -232,7 +255,7 @@ mod tests {
                 Violation::End,
             ),
         ] {
-            let mut session = Session::new(1);
+            let mut session = Session::new(1, 1);
             for message in before {
                 session.receive(message).unwrap();
             }
@@ -240,12 +263,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn corrupted_blocks_are_reported_so_often_and_not_more() {
+        let mut session = Session::new(1, 2);
+        session.receive(hello()).unwrap();
+        for block in 0..MAX_CORRUPTED as u64 {
+            let step = session.receive(ToHost::Corrupted { image: 1, block });
+            assert_eq!(step, Ok(Step::Corrupted { image: 1, block }));
+        }
+        let more = session.receive(ToHost::Corrupted { image: 1, block: 99 });
+        assert_eq!(more, Err(Violation::Image(1)));
+    }
+
     proptest! {
         #[test]
         fn an_app_starts_and_ends_at_most_once(
             messages in proptest::collection::vec((0_u16..4, 0_u8..3), 0..40),
         ) {
-            let mut session = Session::new(3);
+            let mut session = Session::new(3, 0);
             session.receive(hello()).unwrap();
             let mut ended = [0; 4];
             for (app, kind) in messages {

@@ -2,7 +2,7 @@
 
 use super::event::SignalSender;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
-use signal_hook::iterator::Signals as Iterator;
+use signal_hook::iterator::Signals as Caught;
 use std::fs;
 use std::io;
 use std::sync::Arc;
@@ -29,10 +29,24 @@ impl Signals {
     /// # Errors
     /// Those of `sigaction(2)`.
     pub fn listen(sender: SignalSender) -> io::Result<Self> {
+        Self::catch(ENDING.iter().chain(&OTHER), move |signal| sender.send(signal))
+    }
+
+    /// Begins to listen where there is no pod: for those signals alone that end the work.
+    ///
+    /// # Errors
+    /// Those of `sigaction(2)`.
+    pub fn listen_alone() -> io::Result<Self> {
+        Self::catch(ENDING.iter(), |_| ())
+    }
+
+    fn catch<'a>(
+        wanted: impl Iterator<Item = &'a i32>,
+        caught: impl Fn(i32) + Send + 'static,
+    ) -> io::Result<Self> {
         let ignored = ignored()?;
-        let wanted =
-            ENDING.iter().chain(&OTHER).filter(|signal| ignored >> (**signal - 1) & 1 == 0);
-        let mut signals = Iterator::new(wanted)?;
+        let wanted = wanted.filter(|signal| ignored >> (**signal - 1) & 1 == 0);
+        let mut signals = Caught::new(wanted)?;
         let first = Arc::new(AtomicI32::new(0));
         let seen = Arc::clone(&first);
         thread::spawn(move || {
@@ -41,10 +55,16 @@ impl Signals {
                     // Only the first one counts.
                     let _ = seen.compare_exchange(0, signal, Ordering::Relaxed, Ordering::Relaxed);
                 }
-                sender.send(signal);
+                caught(signal);
             }
         });
         Ok(Self { first })
+    }
+
+    /// As if a signal had come, or 0 if none has.
+    #[cfg(test)]
+    pub fn interrupted_by(signal: i32) -> Self {
+        Self { first: Arc::new(AtomicI32::new(signal)) }
     }
 
     /// The first signal, if there was any, that ends a pod whose apps don't run yet.

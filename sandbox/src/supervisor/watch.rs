@@ -1,6 +1,7 @@
 //! The supervisor's loop: one event after the other, from the first connection to the end.
 
 use super::control::{Guest, Monitor};
+use super::corruption::{Corruption, ImageFile, Line};
 use super::event::{Event, Inbox, Role};
 use super::process::End;
 use super::relay::{self, Output};
@@ -91,6 +92,8 @@ enum Phase {
 /// A pod that is watched.
 pub struct Watch<'a> {
     pod: &'a Pod,
+    /// What was said about the pod's images.
+    corruption: Corruption,
     messages: Messages,
     limits: TimeLimits,
     streams: HostStreams,
@@ -127,6 +130,7 @@ impl<'a> Watch<'a> {
     /// [`Watch::run`].
     pub fn new(
         pod: &'a Pod,
+        images: Vec<ImageFile>,
         monitor: &'a Monitor,
         streams: HostStreams,
         events: SyncSender<Event>,
@@ -134,7 +138,7 @@ impl<'a> Watch<'a> {
         messages: Messages,
     ) -> Self {
         Self {
-            session: Session::new(pod.apps.len()),
+            session: Session::new(pod.apps.len(), pod.images.len()),
             phase: Phase::Booting,
             deadline: Some(Instant::now() + limits.boot),
             stop_at: None,
@@ -151,6 +155,7 @@ impl<'a> Watch<'a> {
             ended: Vec::new(),
             worker: None,
             pod,
+            corruption: Corruption::new(images),
             messages,
             limits,
             streams,
@@ -183,7 +188,8 @@ impl<'a> Watch<'a> {
     pub fn settle(&mut self, inbox: &Inbox, kill: impl Fn()) {
         let mut since = Instant::now();
         let mut killed = false;
-        while self.ended.len() < 2 || !self.output_ended() {
+        let processes = self.processes();
+        while self.ended.len() < processes || !self.output_ended() {
             match inbox.next(Some(Instant::now() + Duration::from_millis(100))) {
                 Some(Event::Ended(role, end)) => {
                     self.ended.push(role);
@@ -195,13 +201,13 @@ impl<'a> Watch<'a> {
                 // It had been made before the end. Without a thread for it, it is closed.
                 Some(Event::Connection { port, stream }) => drop(self.connect(port, stream)),
                 Some(Event::Signal(SIGINT | SIGTERM | SIGHUP | SIGQUIT))
-                    if self.ended.len() == 2 =>
+                    if self.ended.len() == processes =>
                 {
                     return;
                 }
                 _ => {}
             }
-            if self.ended.len() == 2 && self.is_writing() {
+            if self.ended.len() == processes && self.is_writing() {
                 since = Instant::now();
             }
             if since.elapsed() > self.limits.end {
@@ -232,6 +238,11 @@ impl<'a> Watch<'a> {
     /// The pod's exit status so far: that of the first app that failed.
     pub fn status(&self) -> u8 {
         self.status
+    }
+
+    /// How many processes the pod has: the monitor and, if something is shared, the worker.
+    fn processes(&self) -> usize {
+        1 + usize::from(self.pod.share_tag.is_some())
     }
 
     fn enter(&mut self, phase: Phase, limit: Option<Duration>) {
@@ -350,6 +361,11 @@ impl<'a> Watch<'a> {
             }
             Step::Ended { app, end } => self.app_ended(app, &end),
             Step::Failed { error } => return Some(Ending::Trouble(Trouble::Pod(error))),
+            Step::Corrupted { image, block } => match self.corruption.line(image, block) {
+                Some(Line::Say(line)) => self.messages.say(line),
+                Some(Line::Debug(line)) => self.messages.debug(line),
+                None => {}
+            },
             Step::Log { level, text } => self.log(level, &text),
             Step::Finished => self.enter(Phase::Draining, Some(self.limits.drain)),
         }

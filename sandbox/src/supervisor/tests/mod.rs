@@ -5,8 +5,8 @@ mod script;
 use super::event::Role;
 use super::watch::{Ending, HostStreams, TimeLimits};
 use sandbox_protocol::{
-    CONTROL_PORT, ExitStatus, Level, MAX_TO_HOST, Stdio, TerminalSize, Text, ToGuest, ToHost,
-    VERSION,
+    CONTROL_PORT, ExitStatus, ImageDisk, Level, MAX_TO_HOST, Pod, Stdio, TerminalSize, Text,
+    ToGuest, ToHost, VERSION, Verity,
 };
 use sandbox_vmm::exit::Exit;
 use script::{Script, limits, pod, watch, watch_streams};
@@ -202,8 +202,9 @@ fn how_the_microvm_ended_is_told() {
 
 #[test]
 fn the_failure_of_the_worker_is_the_cause_whichever_end_is_seen_first() {
+    let pod = Pod { share_tag: Some("pod".into()), ..pod(&["a"]) };
     for worker_first in [false, true] {
-        let outcome = watch(&pod(&["a"]), "", limits(), move |mut guest| {
+        let outcome = watch(&pod, "", limits(), move |mut guest| {
             guest.boot();
             drop(guest.start(0));
             let [monitor, worker] = [i32::from(Exit::WorkerGone.code()) << 8, 9];
@@ -259,6 +260,27 @@ fn a_silent_guest_is_given_up() {
         let trouble = outcome.trouble().to_string();
         assert!(trouble.contains(expected), "{trouble}");
     }
+}
+
+/// The pod goes on: it is for the app to deal with a read that fails.
+#[test]
+fn a_changed_image_is_told_and_ends_no_pod() {
+    let mut pod = pod(&["a"]);
+    pod.images.push(ImageDisk {
+        serial: "image-0".into(),
+        verity: Verity { data_blocks: 1, hash_start: 1, root_hash: [0; 32] },
+    });
+    let outcome = watch(&pod, "", limits(), |mut guest| {
+        guest.boot();
+        drop(guest.start(0));
+        for block in 0..3 {
+            guest.send(ToHost::Corrupted { image: 0, block });
+        }
+        guest.exited(0, 5);
+        guest.finish();
+    });
+    assert!(matches!(outcome.ending, Ending::Finished), "{:?}", outcome.ending);
+    assert_eq!(outcome.status, 5);
 }
 
 #[test]

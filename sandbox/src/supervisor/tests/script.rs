@@ -2,14 +2,15 @@
 
 use crate::message::Messages;
 use crate::supervisor::control::Monitor;
+use crate::supervisor::corruption::ImageFile;
 use crate::supervisor::event::{Event, Role, SignalSender, inbox};
 use crate::supervisor::process::End;
 use crate::supervisor::trouble::Trouble;
 use crate::supervisor::watch::{Ending, HostStreams, TimeLimits, Watch};
 use rustix::net::SendFlags;
 use sandbox_protocol::{
-    App, CONTROL_PORT, ExitStatus, Pod, Root, Stdio, Text, ToGuest, ToHost, VERSION, read_to_guest,
-    write_to_host,
+    App, CONTROL_PORT, ExitStatus, ImageDisk, Pod, Root, Stdio, Text, ToGuest, ToHost, VERSION,
+    read_to_guest, write_to_host,
 };
 use sandbox_vmm::control;
 use sandbox_vmm::exit::Exit;
@@ -210,7 +211,7 @@ pub fn watch_streams(
     let guest = thread::spawn(move || script(guest));
     let monitor = Monitor::listen(socket, events.clone()).unwrap();
     let messages = Messages::new("run", true);
-    let mut watch = Watch::new(pod, &monitor, streams, events, limits, messages);
+    let mut watch = Watch::new(pod, image_files(pod), &monitor, streams, events, limits, messages);
     let ending = watch.run(&inbox);
     watch.settle(&inbox, || ());
     let status = watch.status();
@@ -220,6 +221,15 @@ pub fn watch_streams(
     };
     guest.join().unwrap();
     Outcome { ending, status, stdout: String::new(), stderr: String::new() }
+}
+
+fn image_files(pod: &Pod) -> Vec<ImageFile> {
+    let file = |image: &ImageDisk| ImageFile {
+        name: sandbox_image::Text::new(&image.serial),
+        id: "sha256-00".to_owned(),
+        path: "/dev/null".into(),
+    };
+    pod.images.iter().map(file).collect()
 }
 
 fn text(file: &mut File) -> String {
