@@ -5,6 +5,7 @@
 //! Each prints a table and leaves `NAME.json` in DIR.
 
 mod boot;
+mod image;
 mod memory;
 mod pod;
 mod trace;
@@ -21,7 +22,7 @@ const LIBRARY: &str = "/usr/lib/sandbox";
 /// A benchmark; true if every promised figure is kept.
 type Benchmark = fn(&Path) -> Result<bool, Box<dyn Error>>;
 
-const BENCHMARKS: [(&str, Benchmark); 1] = [("boot", boot::run)];
+const BENCHMARKS: [(&str, Benchmark); 2] = [("boot", boot::run), ("image", image::run)];
 
 fn main() -> ExitCode {
     match run() {

@@ -64,7 +64,13 @@ fn a_killed_file_server_ends_the_pod() {
 fn kill_each(program: &str, words: &[&str]) {
     let data = Data::new();
     for moment in MOMENTS {
-        let pod = run(tiny()).data(data.path()).exec("/bin/sleep", ["1000"]).start();
+        // Without a volume of the host there is no file server; it is found by what it shares.
+        let pod = run(tiny())
+            .data(data.path())
+            .with(format!("--volume=data,kind=host,source={},readOnly=true", data.path().display()))
+            .with("--mount=volume=data,target=/mnt")
+            .exec("/bin/sleep", ["1000"])
+            .start();
         let mut found = None;
         eventually(Duration::from_secs(60), || {
             found = process(data.path(), program);
