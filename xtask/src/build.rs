@@ -43,7 +43,9 @@ pub fn dist() -> Result<PathBuf> {
     }
     let linked = target.join(workspace::PLATFORM).join("release");
     install(&target.join("release/sandbox"), &bin.join("sandbox"))?;
-    install(&target.join("release/sandbox-fetch"), &libexec.join("sandbox-fetch"))?;
+    for name in ["sandbox-attest", "sandbox-fetch"] {
+        install(&target.join("release").join(name), &libexec.join(name))?;
+    }
     for name in ["sandbox-fs", "sandbox-vmm"] {
         install(&linked.join(name), &libexec.join(name))?;
     }
@@ -73,7 +75,11 @@ fn build_dynamic() -> Result<()> {
     let mut cargo = workspace::cargo("build");
     // Names of hosts are looked up with the C library, which can't do that in a static program.
     cargo.args(["--release", "--package", "sandbox", "--package", "sandbox-fetch"]);
-    command::announced("building sandbox and the fetcher (compiler, minutes)", &mut cargo)
+    command::announced("building sandbox and the fetcher (compiler, minutes)", &mut cargo)?;
+    // By itself, so that its feature reaches no other program: it alone has the TPM's libraries.
+    let mut cargo = workspace::cargo("build");
+    cargo.args(["--release", "--package", "sandbox-attestation", "--features", "tpm"]);
+    command::announced("building the attestor (compiler, a minute)", &mut cargo)
 }
 
 /// Copies a program without symbols; the one with symbols stays where cargo put it.

@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// To build the product: a C compiler to link with, and the static libraries.
-pub const PRODUCT: &[&str] = &["binutils", "gcc", "libc6-dev", "libcap-ng-dev"];
+/// To build the product: a C compiler to link with, the static libraries, and the libraries for TPMs.
+pub const PRODUCT: &[&str] =
+    &["binutils", "gcc", "libc6-dev", "libcap-ng-dev", "libtss2-dev", "pkg-config"];
 
 /// To boot the test host and to build its root image.
 pub const HOST: &[&str] =
@@ -28,7 +29,9 @@ pub const ORACLES: &[&str] = &[
     "erofs-utils",
     "mount",
     "skopeo",
+    "swtpm",
     "tar",
+    "tpm2-tools",
     "umoci",
     "xz-utils",
 ];

@@ -1,8 +1,8 @@
-//! What the gate reads as JSON: the policy, the rules against rollback, and what a signature says.
+//! What the gate reads as JSON: the policy, the rules of gate.d, and what a signature says.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sandbox_gate::{Payload, PayloadKind, policy::Policy, rollback::Rules};
+use sandbox_gate::{Payload, PayloadKind, policy::Policy, rules::Rules};
 
 fuzz_target!(|input: &[u8]| {
     let policy = Policy::parse(input);

@@ -14,6 +14,9 @@ use clap::ValueEnum;
 use counts::{Counter, Counts};
 use std::process::{ExitCode, Stdio};
 
+/// With it, the program that opens the TPM is among what is checked.
+const ATTESTOR: &str = "sandbox-attestation/tpm";
+
 /// Run the tests. The last line has the counts.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -63,6 +66,7 @@ impl Suite {
 
 /// Each tool counts as one test.
 fn style() -> Result<Counts> {
+    packages::ensure(packages::PRODUCT)?;
     for (tool, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
         if command::output(workspace::cargo(tool).arg("--version")).is_err() {
             step(format!("installing {component}"), || {
@@ -74,7 +78,8 @@ fn style() -> Result<Counts> {
     let mut format = workspace::cargo("fmt");
     format.args(["--all", "--", "--check"]);
     let mut clippy = workspace::cargo("clippy");
-    clippy.args(["--workspace", "--all-targets", "--", "--deny", "warnings"]);
+    clippy.args(["--workspace", "--all-targets", "--features", ATTESTOR]);
+    clippy.args(["--", "--deny", "warnings"]);
     let mut counts = Counts::default();
     for command in [&mut format, &mut clippy] {
         eprintln!("==> {}", command::line(command));
@@ -89,7 +94,10 @@ fn unit(arguments: &[String]) -> Result<Counts> {
     packages::ensure(packages::PRODUCT)?;
     packages::ensure(packages::ORACLES)?;
     let mut cargo = workspace::cargo("test");
-    cargo.args(["--no-fail-fast", "--"]).args(arguments).stdout(Stdio::piped());
+    cargo
+        .args(["--no-fail-fast", "--features", ATTESTOR, "--"])
+        .args(arguments)
+        .stdout(Stdio::piped());
     eprintln!("==> {}", command::line(&cargo));
     let mut child = cargo.spawn()?;
     let mut counter = Counter::new(Box::new(std::io::stdout()));
