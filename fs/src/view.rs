@@ -195,7 +195,8 @@ fn attach(share: &Share, root: &OwnedFd) -> Result<(), ViewError> {
         share.path(),
         OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
-        ResolveFlags::NO_MAGICLINKS,
+        // It had none when it was decided about.
+        ResolveFlags::NO_SYMLINKS,
     )
     .map_err(failed("open"))?;
 

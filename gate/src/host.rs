@@ -4,7 +4,7 @@ use crate::{
     Identity, SourceError,
     keystore::{Broken, Key, Keystore, KeystoreError, Trusted, parse},
     policy::{Applicable, KeySource, Place, Policy, Requirement},
-    rollback::{Rule, Rules},
+    rules::{DigestsAsked, HostRules, Rules, Twice},
     source,
     strict::JsonError,
 };
@@ -20,7 +20,7 @@ use std::{
 pub struct Paths {
     /// The policy for images of OCI and Docker. Absent, it refuses all of them.
     pub policy: PathBuf,
-    /// The directory of the rules against rollback: its files `*.json`.
+    /// The directory of the host's own rules: its files `*.json`.
     pub rules: PathBuf,
     /// rkt's configuration of the system, which holds `trustedkeys`.
     pub system_config: PathBuf,
@@ -35,7 +35,7 @@ pub struct HostPolicy {
     policy: Option<Policy>,
     /// The files of keys that the policy names; nothing for one that is not there.
     key_files: BTreeMap<PathBuf, Option<Vec<u8>>>,
-    rules: Vec<(PathBuf, Rule)>,
+    rules: HostRules,
     trusted: Vec<Trusted>,
     broken: Vec<Broken>,
     digest: Digest,
@@ -55,7 +55,7 @@ pub enum PolicyError {
         /// What is wrong with it.
         problem: JsonError,
     },
-    /// Two files of rules speak of one prefix.
+    /// Two files of rules of version 1 speak of one prefix.
     #[error("cannot use the policy: '{prefix}' has a rule in {one} and another in {other}")]
     Ambiguous {
         /// The prefix.
@@ -140,7 +140,12 @@ impl HostPolicy {
         (&self.path, self.policy.as_ref())
     }
 
-    pub(crate) fn rules(&self) -> &[(PathBuf, Rule)] {
+    /// Which programs' digests rules ask for, so that a [`crate::Launch`] has to say them.
+    pub fn digests_asked(&self) -> DigestsAsked {
+        self.rules.digests_asked()
+    }
+
+    pub(crate) fn rules(&self) -> &HostRules {
         &self.rules
     }
 
@@ -198,8 +203,8 @@ fn malformed(path: &Path) -> impl Fn(JsonError) -> PolicyError {
 
 /// The rules of all files in the directory. Other files than `*.json` are left alone, and so are
 /// hidden ones, as editors leave them.
-fn rules(directory: &Path, record: &mut Record) -> Result<Vec<(PathBuf, Rule)>, PolicyError> {
-    let mut rules: Vec<(PathBuf, Rule)> = Vec::new();
+fn rules(directory: &Path, record: &mut Record) -> Result<HostRules, PolicyError> {
+    let mut rules = HostRules::default();
     for name in source::list(directory)? {
         if !name.as_bytes().ends_with(b".json") || name.as_bytes().starts_with(b".") {
             continue;
@@ -210,16 +215,12 @@ fn rules(directory: &Path, record: &mut Record) -> Result<Vec<(PathBuf, Rule)>, 
             return Err(SourceError::new(&path, "is listed and can't be found").into());
         };
         record.add("rules", &path, Some(&document));
-        for rule in Rules::parse(&document).map_err(malformed(&path))?.iter() {
-            if let Some((one, _)) = rules.iter().find(|(_, other)| other.prefix == rule.prefix) {
-                return Err(PolicyError::Ambiguous {
-                    prefix: Text::new(&rule.prefix),
-                    one: Text::of_os(one),
-                    other: Text::of_os(&path),
-                });
-            }
-            rules.push((path.clone(), rule.clone()));
-        }
+        let parsed = Rules::parse(&document).map_err(malformed(&path))?;
+        rules.add(&path, parsed).map_err(|Twice { prefix, other }| PolicyError::Ambiguous {
+            prefix,
+            one: Text::of_os(other),
+            other: Text::of_os(&path),
+        })?;
     }
     Ok(rules)
 }

@@ -24,7 +24,7 @@ impl JsonError {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Null,
-    Bool,
+    Bool(bool),
     Number(serde_json::Number),
     String(String),
     Array(Vec<Value>),
@@ -68,7 +68,7 @@ impl Value {
     fn mismatch(self, expected: &str, path: &str) -> JsonError {
         let found = match self {
             Self::Null => "null",
-            Self::Bool => "true or false",
+            Self::Bool(_) => "true or false",
             Self::Number(_) => "another number",
             Self::String(_) => "a string",
             Self::Array(_) => "a list",
@@ -97,8 +97,8 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
-        Ok(Value::Bool)
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
@@ -169,6 +169,10 @@ impl Members {
 
     pub(crate) fn has(&self, name: &str) -> bool {
         self.members.iter().any(|(member, _)| member == name)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
     }
 
     pub(crate) fn required(&mut self, name: &str) -> Result<Value, JsonError> {

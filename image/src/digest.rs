@@ -1,5 +1,5 @@
-use sha2::{Digest as _, Sha256, Sha512};
-use std::{fmt, str::FromStr};
+use ring::digest::{Context, SHA256, SHA512};
+use std::{fmt, io, str::FromStr};
 
 /// A hash function that images are named by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +45,23 @@ impl Digest {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(content);
         hasher.finish()
+    }
+
+    /// The digest of all that can be read.
+    ///
+    /// # Errors
+    /// Those of `content`.
+    pub fn of_reader(algorithm: Algorithm, content: &mut dyn io::Read) -> io::Result<Self> {
+        let mut hasher = Hasher::new(algorithm);
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match content.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.finish()),
+                Ok(count) => hasher.update(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The hash function.
@@ -106,35 +123,26 @@ impl fmt::Debug for Digest {
 }
 
 /// Computes a [`Digest`] as bytes come by.
-pub(crate) enum Hasher {
-    Sha256(Sha256),
-    Sha512(Sha512),
+pub(crate) struct Hasher {
+    algorithm: Algorithm,
+    context: Context,
 }
 
 impl Hasher {
     pub(crate) fn new(algorithm: Algorithm) -> Self {
-        match algorithm {
-            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
-            Algorithm::Sha512 => Self::Sha512(Sha512::new()),
-        }
+        let function = match algorithm {
+            Algorithm::Sha256 => &SHA256,
+            Algorithm::Sha512 => &SHA512,
+        };
+        Self { algorithm, context: Context::new(function) }
     }
 
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hasher) => hasher.update(bytes),
-            Self::Sha512(hasher) => hasher.update(bytes),
-        }
+        self.context.update(bytes);
     }
 
     pub(crate) fn finish(self) -> Digest {
-        match self {
-            Self::Sha256(hasher) => {
-                Digest { algorithm: Algorithm::Sha256, hex: hex(&hasher.finalize()) }
-            }
-            Self::Sha512(hasher) => {
-                Digest { algorithm: Algorithm::Sha512, hex: hex(&hasher.finalize()) }
-            }
-        }
+        Digest { algorithm: self.algorithm, hex: hex(self.context.finish().as_ref()) }
     }
 }
 

@@ -27,8 +27,8 @@ use crate::{
     Step, digest,
     progress::{Cancelled, Progress, Reporter},
 };
+use ring::digest::SHA256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use std::{
     fs::File,
     io,
@@ -324,7 +324,7 @@ impl Work<'_> {
         for (block, digest) in
             buffer.chunks_exact(BLOCK_BYTES).zip(digests.chunks_exact_mut(DIGEST))
         {
-            digest.copy_from_slice(&Sha256::digest(block));
+            digest.copy_from_slice(ring::digest::digest(&SHA256, block).as_ref());
         }
         visit(group, &digests)?;
         Ok(count)
@@ -334,7 +334,9 @@ impl Work<'_> {
 fn digest_of_block(file: &File, block: u64) -> io::Result<[u8; DIGEST]> {
     let mut content = [0; BLOCK_BYTES];
     file.read_exact_at(&mut content, block * BLOCK)?;
-    Ok(Sha256::digest(content).into())
+    let mut digest = [0; DIGEST];
+    digest.copy_from_slice(ring::digest::digest(&SHA256, &content).as_ref());
+    Ok(digest)
 }
 
 /// A root hash in JSON.

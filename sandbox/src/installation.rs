@@ -1,11 +1,13 @@
 //! Where the parts are that a pod needs besides this program.
 
+use sandbox_image::Digest;
+use serde::Deserialize;
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// The parts of an installation, found relative to this program:
-/// `<dir>/../libexec/sandbox/{sandbox-vmm,sandbox-fs,sandbox-fetch}` and `<dir>/../lib/sandbox/{vmlinux,initramfs}`.
+/// `<dir>/../libexec/sandbox/{sandbox-vmm,sandbox-fs,sandbox-fetch,sandbox-attest}` and `<dir>/../lib/sandbox/{vmlinux,initramfs}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installation {
     /// The monitor.
@@ -14,8 +16,12 @@ pub struct Installation {
     pub worker: PathBuf,
     /// The program that fetches images, and reads what others wrote.
     pub fetcher: PathBuf,
+    /// The program that opens the TPM. Only measured launches need it.
+    pub attestor: PathBuf,
     /// The guest kernel.
     pub kernel: PathBuf,
+    /// Whether that is the one that came with this program, and not one of the user's.
+    pub kernel_is_installed: bool,
     /// The initramfs that holds guest-init.
     pub initramfs: PathBuf,
     /// What was recorded about the guest kernel when it was built.
@@ -62,7 +68,9 @@ impl Installation {
             monitor: programs.join("sandbox-vmm"),
             worker: programs.join("sandbox-fs"),
             fetcher: programs.join("sandbox-fetch"),
+            attestor: programs.join("sandbox-attest"),
             kernel: data.join("vmlinux"),
+            kernel_is_installed: true,
             initramfs: data.join("initramfs"),
             kernel_record: data.join("kernel.json"),
         }
@@ -73,13 +81,33 @@ impl Installation {
     /// # Errors
     /// Its path can't be resolved.
     pub fn with_kernel(mut self, kernel: &Path) -> Result<Self, InstallationError> {
-        self.kernel = kernel.canonicalize().map_err(|error| InstallationError::Part {
+        let kernel = kernel.canonicalize().map_err(|error| InstallationError::Part {
             what: "guest kernel",
             path: kernel.to_owned(),
             error,
             advice: "name another one with --kernel",
         })?;
+        self.kernel_is_installed &= self.kernel == kernel;
+        self.kernel = kernel;
         Ok(self)
+    }
+
+    /// The release of the kernel with this digest, as its build has recorded it; empty for another
+    /// one.
+    pub fn kernel_release(&self, digest: &Digest) -> String {
+        #[derive(Deserialize)]
+        struct Record {
+            release: String,
+            vmlinux: File,
+        }
+        #[derive(Deserialize)]
+        struct File {
+            sha256: String,
+        }
+        let read = std::fs::read(&self.kernel_record).ok();
+        let record = read.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+        let of_it = record.filter(|record| record.vmlinux.sha256 == digest.hex());
+        of_it.map(|record| record.release).unwrap_or_default()
     }
 
     /// The files that a pod can't do without: what each is, where it is, and what to do without.

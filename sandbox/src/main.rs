@@ -10,6 +10,7 @@ mod cli;
 mod doctor;
 mod images;
 mod installation;
+mod measure;
 mod message;
 mod options;
 mod output;

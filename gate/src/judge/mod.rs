@@ -3,9 +3,10 @@
 mod requirement;
 
 use crate::{
-    HostPolicy, Identity, Subject, instant,
+    HostPolicy, Identity, Launch, Subject, instant,
     policy::{Applicable, Place},
-    rollback,
+    reason::{self, Reason},
+    rules::{Answer as Found, Check, ImageFacts},
 };
 use requirement::{Met, Requirements};
 use sandbox_image::{Digest, Text};
@@ -14,7 +15,8 @@ use std::time::SystemTime;
 /// What is decided about an image, and how it came about. All texts can be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
-    /// What decided: a scope of the policy, the trusted keys, a rule of gate.d, or the option.
+    /// What decided: a scope of the policy, the trusted keys, a rule of gate.d, or the option. Of
+    /// several that refuse it, the first.
     pub rule: String,
     /// The decision.
     pub outcome: Outcome,
@@ -22,6 +24,9 @@ pub struct Judgement {
     pub steps: Vec<String>,
     /// Fingerprints of the keys whose signatures were accepted.
     pub keys: Vec<String>,
+    /// What the rules of gate.d ask for, of the image and of a pod that has it, and whether that is
+    /// so. What depends on the pod is open here; [`crate::decide`] knows it.
+    pub checks: Vec<Check>,
 }
 
 /// A decision.
@@ -34,8 +39,8 @@ pub enum Outcome {
     },
     /// It may not.
     Refused {
-        /// Why; at least one line.
-        reasons: Vec<String>,
+        /// Everything that speaks against it; at least one.
+        reasons: Vec<Reason>,
     },
 }
 
@@ -49,13 +54,28 @@ impl Judgement {
 /// What the policy or the trusted keys say, before the host's other rules.
 struct Answer {
     rule: String,
-    result: Result<Vec<Met>, Vec<String>>,
+    /// The requirements that are met.
+    met: Vec<Met>,
+    /// Why it is refused, if it is.
+    reasons: Vec<String>,
 }
 
-/// Holds an image against the host's rules. `insecure_image` is `--insecure-options=image`: what
-/// the policy and the trusted keys refuse is allowed, what a rule of gate.d refuses is not.
+/// Holds an image against the host's rules, as far as they are about images and not about the pod
+/// that it will be in. `insecure_image` is `--insecure-options=image`: what the policy and the
+/// trusted keys refuse is allowed, what a rule of gate.d refuses is not.
 pub fn judge(
     subject: &Subject<'_>,
+    host: &HostPolicy,
+    insecure_image: bool,
+    now: SystemTime,
+) -> Judgement {
+    judge_for(subject, None, host, insecure_image, now)
+}
+
+/// The same for an image of a pod, which says whose pod it is.
+pub(crate) fn judge_for(
+    subject: &Subject<'_>,
+    launch: Option<&Launch>,
     host: &HostPolicy,
     insecure_image: bool,
     now: SystemTime,
@@ -65,32 +85,41 @@ pub fn judge(
         format!("the image is {}, ID {}", subject.identity, subject.id.file_name()),
         format!("it came with {}", count(subject.signatures.len(), "signature")),
     ];
-    let Answer { mut rule, mut result } = answer(subject, host, now, &mut steps);
-    if let (Err(reasons), true) = (&result, insecure_image) {
+    let Answer { mut rule, mut met, mut reasons } = answer(subject, host, now, &mut steps);
+    if !reasons.is_empty() && insecure_image {
         let because = reasons.join("; ");
         steps.push(format!(
             "{rule} refuses it ({because}), which --insecure-options=image overrides"
         ));
         rule = "--insecure-options=image".to_owned();
-        result = Ok(Vec::new());
+        met.clear();
+        reasons.clear();
     }
-    let met = match result {
-        Ok(met) => met,
-        Err(reasons) => {
-            steps.push(format!("refused by {rule}"));
-            return Judgement {
-                rule,
-                outcome: Outcome::Refused { reasons },
-                steps,
-                keys: Vec::new(),
-            };
-        }
+    // Each requirement has to be met by a signature that is new enough.
+    let signed = met.iter().filter_map(Met::newest).min();
+    let (signers, keys) = signers(met);
+    let facts =
+        ImageFacts { version: subject.version, signed, created: subject.created, keys: &keys };
+    let checks = host.rules().of_image(&subject.identity, &facts, launch);
+    steps.extend(checks.iter().map(Check::line));
+    if checks.is_empty() {
+        steps.push("no rule of gate.d is about it".to_owned());
+    }
+    let mut refused: Vec<Reason> =
+        reasons.into_iter().map(|problem| Reason { rule: rule.clone(), problem }).collect();
+    refused.extend(checks.iter().filter(|check| check.answer == Found::Unmet).map(Reason::of));
+    let Some(first) = refused.first() else {
+        steps.push(format!("allowed by {rule}"));
+        return Judgement { rule, outcome: Outcome::Allowed { signers }, steps, keys, checks };
     };
-    if let Err((rule, reasons)) = check_age(subject, host, &met, &mut steps) {
-        steps.push(format!("refused by {rule}"));
-        return Judgement { rule, outcome: Outcome::Refused { reasons }, steps, keys: Vec::new() };
-    }
-    steps.push(format!("allowed by {rule}"));
+    let rule = first.rule.clone();
+    steps.push(format!("refused by {}", reason::rules(&refused)));
+    let outcome = Outcome::Refused { reasons: refused };
+    Judgement { rule, outcome, steps, keys: Vec::new(), checks }
+}
+
+/// Who signed, and the fingerprints of the keys, each once.
+fn signers(met: Vec<Met>) -> (Vec<String>, Vec<String>) {
     let (mut signers, mut keys) = (Vec::new(), Vec::new());
     for accepted in met.into_iter().flat_map(|met| met.accepted) {
         if !keys.contains(&accepted.key) {
@@ -98,14 +127,15 @@ pub fn judge(
             keys.push(accepted.key);
         }
     }
-    Judgement { rule, outcome: Outcome::Allowed { signers }, steps, keys }
+    (signers, keys)
 }
 
 /// Asks the policy, or the trusted keys.
 fn answer(subject: &Subject<'_>, host: &HostPolicy, now: i64, steps: &mut Vec<String>) -> Answer {
     let (path, policy) = host.policy();
     let file = Text::of_os(path);
-    let refused = |rule: String, reason: String| Answer { rule, result: Err(vec![reason]) };
+    let refused =
+        |rule: String, reason: String| Answer { rule, met: Vec::new(), reasons: vec![reason] };
     let place = match Place::of(&subject.identity) {
         Ok(place) => place,
         Err(problem) => return refused("the image's name".to_owned(), problem),
@@ -121,8 +151,8 @@ fn answer(subject: &Subject<'_>, host: &HostPolicy, now: i64, steps: &mut Vec<St
                     let requirements = Requirements { subject, host, now };
                     steps
                         .push("no scope of the transport aci holds it: trusted keys decide".into());
-                    let rule = "the trusted keys".to_owned();
-                    return Answer { rule, result: requirements.trusted_keys(name, steps) };
+                    let (met, reasons) = requirements.trusted_keys(name, steps);
+                    return Answer { rule: "the trusted keys".to_owned(), met, reasons };
                 }
             }
         }
@@ -145,8 +175,8 @@ fn answer(subject: &Subject<'_>, host: &HostPolicy, now: i64, steps: &mut Vec<St
         None => format!("the default in {file}"),
     };
     steps.push(format!("{rule} decides: {}", count(list.len(), "requirement")));
-    let requirements = Requirements { subject, host, now };
-    Answer { rule, result: requirements.all(list, steps) }
+    let (met, reasons) = Requirements { subject, host, now }.all(list, steps);
+    Answer { rule, met, reasons }
 }
 
 /// An image that was asked for by digest is the one with that digest.
@@ -157,25 +187,6 @@ fn is_asked_for(subject: &Subject<'_>) -> Result<(), String> {
         }
         _ => Ok(()),
     }
-}
-
-/// Asks the rules of gate.d.
-fn check_age(
-    subject: &Subject<'_>,
-    host: &HostPolicy,
-    met: &[Met],
-    steps: &mut Vec<String>,
-) -> Result<(), (String, Vec<String>)> {
-    let Some((path, rule)) = rollback::applicable(host.rules(), &subject.identity) else {
-        steps.push("no rule of gate.d is about it".to_owned());
-        return Ok(());
-    };
-    // Each requirement has to be met by a signature that is new enough.
-    let signed = met.iter().filter_map(Met::newest).min();
-    let (wrong, fine) = rule.check(subject.version, signed, subject.created);
-    let name = format!("the rule for '{}' in {}", Text::new(&rule.prefix), Text::of_os(path));
-    steps.extend(fine.iter().chain(&wrong).map(|line| format!("{name}: {line}")));
-    if wrong.is_empty() { Ok(()) } else { Err((name, wrong)) }
 }
 
 /// `1 signature`, `2 signatures`.

@@ -61,15 +61,15 @@ impl Met {
 const MAX_REASONS: usize = 8;
 
 impl Requirements<'_> {
-    /// All of a policy's list.
+    /// All of a policy's list: those that are met, and why others are not.
     pub(super) fn all(
         &self,
         list: &[Requirement],
         steps: &mut Vec<String>,
-    ) -> Result<Vec<Met>, Vec<String>> {
+    ) -> (Vec<Met>, Vec<String>) {
         // The parser refuses an empty list, which would be met by everything.
         if list.is_empty() {
-            return Err(vec!["there is no requirement".to_owned()]);
+            return (Vec::new(), vec!["there is no requirement".to_owned()]);
         }
         let (mut met, mut reasons) = (Vec::new(), Vec::new());
         for requirement in list {
@@ -78,7 +78,7 @@ impl Requirements<'_> {
                 Err(problems) => reasons.extend(problems),
             }
         }
-        if reasons.is_empty() { Ok(met) } else { Err(reasons) }
+        (met, reasons)
     }
 
     fn one(&self, requirement: &Requirement, steps: &mut Vec<String>) -> Result<Met, Vec<String>> {
@@ -105,7 +105,7 @@ impl Requirements<'_> {
         &self,
         name: &str,
         steps: &mut Vec<String>,
-    ) -> Result<Vec<Met>, Vec<String>> {
+    ) -> (Vec<Met>, Vec<String>) {
         let trusted = self.host.trusted_for(name);
         let keys: Vec<Key> = trusted.iter().map(|trusted| trusted.key.clone()).collect();
         for trusted in &trusted {
@@ -133,7 +133,10 @@ impl Requirements<'_> {
             self.detached(&keys)
         };
         explain("a signature by a trusted key", &result, steps);
-        result.map(|met| vec![met])
+        match result {
+            Ok(met) => (vec![met], Vec::new()),
+            Err(reasons) => (Vec::new(), reasons),
+        }
     }
 
     fn signed_by(&self, source: &KeySource, identity: &SignedIdentity) -> Result<Met, Vec<String>> {

@@ -73,6 +73,10 @@ use std::{
 };
 use writer::Writer;
 
+/// The version of all this: it changes when the same tree gives other bytes, and so another root
+/// hash.
+pub const VERSION: u32 = 1;
+
 /// Writes `tree` as an EROFS file system to `to`, which is open for reading and writing and is
 /// emptied first. `contents` holds the uncompressed layers that the tree's contents refer to, in
 /// their order. Returns the file's size in bytes, a multiple of [`BLOCK`].

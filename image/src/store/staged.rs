@@ -17,7 +17,7 @@ use crate::{
     fetch::{Child, borrow, malformed},
     progress::Reporter,
     protocol::{AciContents, Contents, Event, Task},
-    verity::{self, Verity},
+    verity::Verity,
 };
 use rustix::{
     fs::{AtFlags, Mode, fsync, mkdirat, renameat, syncfs, unlinkat},
@@ -425,8 +425,8 @@ impl Making<'_> {
         if found != size {
             return Err(malformed("the root file system has another size than it says"));
         }
-        // From here on the file is believed to be whole, so that is looked at.
-        verity::check(into, &verity, progress).map_err(|error| Error::hash_tree("check", error))?;
+        // Whether tree and data fit is left to the guest, which holds every block that it reads against
+        // the root hash. Who has got hold of the process that made both can only spoil its own image.
         Ok((size, verity))
     }
 

@@ -36,7 +36,7 @@ impl Stamp {
     ///
     /// # Errors
     /// If it can't be looked at.
-    pub(crate) fn of(file: &File) -> io::Result<Self> {
+    pub fn of(file: &File) -> io::Result<Self> {
         let seen = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let seconds = i64::try_from(seen.as_secs()).unwrap_or(i64::MAX);
         Ok(Self::new(&fstat(file)?, (seconds, seen.subsec_nanos())))
@@ -55,7 +55,7 @@ impl Stamp {
 
     /// The same, once nobody can have changed the file in the tick before: waits for that, but not
     /// for long. What comes back is perhaps not [`Self::is_certain`].
-    pub(crate) fn settled(file: &File) -> io::Result<Self> {
+    pub fn settled(file: &File) -> io::Result<Self> {
         let stamp = Self::of(file)?;
         if stamp.is_certain() {
             return Ok(stamp);
@@ -78,7 +78,7 @@ impl Stamp {
     ///
     /// # Errors
     /// If it can't be looked at.
-    pub(crate) fn is_still_of(&self, file: &File) -> io::Result<bool> {
+    pub fn is_still_of(&self, file: &File) -> io::Result<bool> {
         Ok(self.is_certain() && Self::new(&fstat(file)?, self.seen) == *self)
     }
 }

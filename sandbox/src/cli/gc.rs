@@ -1,14 +1,19 @@
 use super::{Global, Outcome};
+use crate::installation::Installation;
+use crate::measure::Launch;
 use crate::message::Messages;
-use crate::pod::DataDir;
+use crate::pod::{DataDir, PodDir};
 use clap::Args;
+use sandbox_attestation::record::{End, Reason};
 use sandbox_image::Store;
+use std::error::Error;
 use std::io::Write as _;
 
 /// Remove what dead pods and broken-off downloads have left behind.
 ///
 /// A pod removes its own files when it ends. What is left after a crash, or after a kill that
-/// could not be caught, is recognized by its lock, which nobody holds any more.
+/// could not be caught, is recognized by its lock, which nobody holds any more. The
+/// end of a pod that was measured is written into the TPM before it goes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -25,7 +30,14 @@ impl Gc {
         super::require_root()?;
         let data = DataDir::open(&global.data_dir()?)?;
         let mut removed = Vec::new();
-        let collected = data.collect_garbage(|uuid| removed.push(uuid));
+        let attestor = Installation::find()?.attestor;
+        let bury = |pod: &PodDir| -> Result<(), Box<dyn Error>> {
+            match Launch::of(&pod.path(), &attestor)? {
+                Some(launch) => Ok(launch.end(End::Reason(Reason::Crash))?),
+                None => Ok(()),
+            }
+        };
+        let collected = data.collect_garbage(bury, |uuid| removed.push(uuid));
         for uuid in removed {
             writeln!(std::io::stdout(), "Garbage collecting pod \"{uuid}\"")?;
         }

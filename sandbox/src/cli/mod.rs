@@ -1,11 +1,13 @@
 //! The command line: what each verb accepts, and what it does in the words of its manual page.
 
 mod apps;
+mod attest;
 mod complaint;
 mod completion;
 mod config;
 mod doctor;
 mod fetch;
+mod gate;
 mod gc;
 mod image;
 mod policy;
@@ -137,6 +139,8 @@ enum Verb {
     Image(image::Image),
     Trust(trust::Trust),
     Policy(policy::Policy),
+    Attest(attest::Attest),
+    Gate(gate::Gate),
     Config(config::Config),
     Gc(gc::Gc),
     Doctor(doctor::Doctor),
@@ -165,6 +169,8 @@ impl Verb {
             Self::Image(image) => image.name(),
             Self::Trust(trust) => trust.name(),
             Self::Policy(policy) => policy.name(),
+            Self::Attest(attest) => attest.name(),
+            Self::Gate(gate) => gate.name(),
             Self::Config(_) => "config",
             Self::Gc(_) => "gc",
             Self::Doctor(_) => "doctor",
@@ -181,6 +187,8 @@ impl Verb {
             Self::Image(image) => image.execute(global),
             Self::Trust(trust) => trust.execute(global),
             Self::Policy(policy) => policy.execute(global),
+            Self::Attest(attest) => attest.execute(global),
+            Self::Gate(gate) => gate.execute(global),
             Self::Config(config) => config.execute(global),
             Self::Gc(gc) => gc.execute(global),
             Self::Doctor(doctor) => doctor.execute(global),

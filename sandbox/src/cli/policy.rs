@@ -56,7 +56,8 @@ Examples:
   sandbox policy check --format=json example.com/app
 
 What decides, in this order:
-  /etc/sandbox/gate.d/*.json   the host's rules about versions and ages; nothing overrides them
+  /etc/sandbox/gate.d/*.json   the host's own rules; nothing overrides them. What they ask of a pod
+                               besides its images, 'sandbox gate explain' shows
   /etc/sandbox/policy.json     images of Docker and OCI, and ACIs in its transport \"aci\" (--policy)
   trustedkeys/ in --system-config and --local-config
                                other ACIs: the keys of 'sandbox trust'
@@ -130,7 +131,7 @@ fn answer(gate: &Gate, allowed: bool, verdicts: &[Verdict]) -> Answer {
         allowed: verdict.refusal().is_none(),
         rule: verdict.judgement.rule.clone(),
         signers: verdict.signers().to_vec(),
-        reasons: verdict.refusal().unwrap_or_default().to_vec(),
+        reasons: verdict.reasons(),
         steps: verdict.judgement.steps.clone(),
     };
     Answer {
@@ -158,10 +159,10 @@ fn text(gate: &Gate, verdicts: &[Verdict]) -> String {
         }
         match verdict.refusal() {
             None => line("answer", &"allowed"),
-            Some(reasons) => {
+            Some(_) => {
                 line("answer", &"refused");
-                for reason in reasons {
-                    line("because", reason);
+                for reason in verdict.reasons() {
+                    line("because", &reason);
                 }
             }
         }

@@ -3,13 +3,15 @@ use super::pull::Pull;
 use super::{Global, Outcome};
 use crate::images::{Images, Wanted};
 use crate::installation::Installation;
+use crate::measure::Meter;
 use crate::message::Messages;
 use crate::options::{
     AcName, Cpu, Environment, Layers, Memory, Mount, ScratchSize, Variable, Volume, boolean,
 };
-use crate::pod::{AppOptions, Assembly, Console, DataDir, PodOptions, PreparedPod};
+use crate::pod::{AppOptions, Assembly, Console, DataDir, Plan, PodOptions, PreparedPod};
 use crate::supervisor::{self, RunOptions, event, signals::Signals, terminal};
 use clap::{ArgAction, Args, Parser};
+use sandbox_gate::{Measured, Verifier};
 use sandbox_image::{PullPolicy, Reference};
 use sandbox_protocol::TerminalSize;
 use std::error::Error;
@@ -32,7 +34,7 @@ Examples:
       syncer.aci --signature syncer.asc -- --interval 30s
 
 An image that is not in the store is fetched first, as 'sandbox fetch' does it. Whether a pod may run
-is decided at every start ('sandbox policy check' explains it); the pod's directory keeps the answer.
+is decided at every start ('sandbox gate explain' says how); the pod's directory keeps the answer.
 
 What follows -- are arguments of the image before it, up to --- or the end of the line. They are
 added to the image's command line, or to the one of --exec.
@@ -104,6 +106,16 @@ struct PodFlags {
     /// memory. It takes room as it is written to, and goes with the pod. Needs mke2fs (e2fsprogs).
     #[arg(long, value_name = "SIZE")]
     scratch: Option<ScratchSize>,
+    /// Write the launch into the TPM before the pod runs, and hold what the TPM signs of it against
+    /// this host's own demands (/etc/sandbox/attest-policy.json). 'sandbox attest init' makes the key
+    /// for that. Rules in gate.d can demand it for all pods.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "false", default_missing_value = "true", hide_default_value = true,
+          hide_possible_values = true, action = ArgAction::Set, value_parser = boolean)]
+    tpm_attest: bool,
+    /// Whose pod it is, for the rules in gate.d and the TPM's log.
+    #[arg(long, value_name = "NAME", value_parser = not_empty)]
+    tenant: Option<String>,
     /// Boot this guest kernel instead of the installed one.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -234,6 +246,11 @@ impl Run {
         let policy = self.pull.policy(PullPolicy::New, messages)?;
         let limits = self.pull.limits()?;
         let installation = self.installation()?;
+        // What opens the TPM gets ready while images are looked for.
+        let mut meter = match self.pod.tpm_attest {
+            true => Some(Meter::start(&installation)?),
+            false => None,
+        };
 
         let settings = global.image_settings()?;
         let data = DataDir::open(&settings.data_dir)?;
@@ -252,23 +269,42 @@ impl Run {
         for warning in warnings {
             messages.say(warning);
         }
-        let permit = images.gate()?.decide(&spec, &stored)?;
+        let gate = images.gate()?;
+        let attest = self.pod.tpm_attest.then_some(Verifier::Local);
+        let tenant = self.pod.tenant.clone();
+        let plan = Plan::new(spec, installation, gate.digests_asked(), tenant, attest)?;
+        let size = plan.size();
+        let approval = gate.decide(&plan, &stored)?;
+        if approval.demands().measurement.is_some() && meter.is_none() {
+            meter = Some(Meter::start(plan.installation())?);
+        }
         let roots = images.roots(stored)?;
-        let pod = PreparedPod::prepare(permit, &data, spec, roots, self.pod.scratch)?;
+        let pod = PreparedPod::prepare(approval, &data, plan, roots, self.pod.scratch)?;
+        let uuid = pod.uuid();
+        let (pod, measured) = match meter {
+            Some(meter) => {
+                let (pod, measured) = pod.measure(meter, gate.digest())?;
+                (pod, Some(measured))
+            }
+            None => (pod, None),
+        };
+        let answer = measured.as_ref().map(|(launch, _)| {
+            Measured::new(&uuid.to_string(), launch.number(), true, Verifier::Local)
+        });
+        let pod = pod.permitted(answer)?;
 
-        let uuid = pod.directory.uuid();
         if let Some(file) = &self.pod.uuid_file_save {
             fs::write(file, format!("{uuid}\n"))
                 .map_err(|error| format!("cannot save the UUID to {}: {error}", file.display()))?;
         }
         messages.debug(format_args!(
             "pod {uuid}, {} CPU(s), {} MiB",
-            u8::from(pod.size.vcpus),
-            u32::from(pod.size.memory)
+            u8::from(size.vcpus),
+            u32::from(size.memory)
         ));
         let hostname = self.pod.hostname.clone().unwrap_or_else(|| format!("rkt-{uuid}"));
         let options = RunOptions { hostname, console, messages };
-        Ok(supervisor::run(pod, &installation, &options, &events, &inbox)?)
+        Ok(supervisor::run(pod, measured, &options, &events, &inbox)?)
     }
 
     fn console(&self) -> Console {

@@ -1,10 +1,10 @@
 //! The gate, asked about images: when they come into the store, and whenever they are launched.
 
 use super::{ImageSettings, ImagesError};
-use crate::pod::PodSpec;
+use crate::pod::Plan;
 use sandbox_gate::{
-    HostPolicy, Identity, Judgement, LaunchPermit, Outcome, Paths, PolicyError, Subject,
-    verify_detached,
+    Approval, DigestsAsked, HostPolicy, Identity, Judgement, Outcome, Paths, PolicyError, Reason,
+    Subject, verify_detached,
 };
 use sandbox_image::discovery::AppcName;
 use sandbox_image::evidence::Signature;
@@ -135,41 +135,52 @@ impl Gate {
         parts.iter().map(verdict).collect()
     }
 
-    /// Asks whether a pod of these images may be launched. Whatever is to run is asked about here
-    /// each time, however it was named and whenever it was fetched.
+    /// Which programs' digests a plan has to have.
+    pub fn digests_asked(&self) -> DigestsAsked {
+        self.policy.digests_asked()
+    }
+
+    /// Asks whether a pod of these images may be launched as planned. Whatever is to run is asked
+    /// about here each time, however it was named and whenever it was fetched.
     ///
     /// # Errors
     /// [`ImagesError::Refused`], and [`IdentityError`].
-    pub fn decide(
-        &self,
-        spec: &PodSpec,
-        images: &[StoredImage],
-    ) -> Result<LaunchPermit, ImagesError> {
+    pub fn decide(&self, plan: &Plan, images: &[StoredImage]) -> Result<Approval, ImagesError> {
         let mut subjects = Vec::new();
         // Apps and images are in the order of the command line.
-        for (app, image) in spec.apps.iter().zip(images) {
+        for (app, image) in plan.spec().apps.iter().zip(images) {
             for part in image.parts() {
                 subjects.push((app.name.as_str(), subject(part)?));
             }
         }
-        Ok(sandbox_gate::decide(&subjects, &self.policy, self.insecure, SystemTime::now())?)
+        let now = SystemTime::now();
+        Ok(sandbox_gate::decide(&subjects, plan.launch(), &self.policy, self.insecure, now)?)
     }
 }
 
 impl Verdict {
     /// Why it is refused, if it is.
-    pub fn refusal(&self) -> Option<&[String]> {
+    pub fn refusal(&self) -> Option<&[Reason]> {
         match &self.judgement.outcome {
             Outcome::Allowed { .. } => None,
             Outcome::Refused { reasons } => Some(reasons),
         }
     }
 
+    /// The same as texts, each with its rule unless that is the first one's.
+    pub fn reasons(&self) -> Vec<String> {
+        let text = |Reason { rule, problem }: &Reason| match *rule == self.judgement.rule {
+            true => problem.clone(),
+            false => format!("{rule}: {problem}"),
+        };
+        self.refusal().unwrap_or_default().iter().map(text).collect()
+    }
+
     /// All of it in one line, for the image's record.
     pub fn line(&self) -> String {
         let Judgement { rule, .. } = &self.judgement;
         match &self.judgement.outcome {
-            Outcome::Refused { reasons } => format!("refused by {rule}: {}", reasons.join("; ")),
+            Outcome::Refused { reasons } => format!("refused by {}", Reason::list(reasons)),
             Outcome::Allowed { signers } if signers.is_empty() => format!("allowed by {rule}"),
             Outcome::Allowed { signers } => {
                 format!("allowed by {rule}: signed by {}", signers.join("; "))

@@ -28,7 +28,7 @@ use crate::pod::PodImage;
 use crate::progress::Bar;
 use crate::settings::Directories;
 use crate::supervisor::signals::Signals;
-use sandbox_gate::{PolicyError, Refusal};
+use sandbox_gate::{PolicyError, Reason, Refusal};
 use sandbox_image::discovery::AppcName;
 use sandbox_image::registry::RegistryReference;
 use sandbox_image::{
@@ -92,15 +92,13 @@ pub enum ImagesError {
     Refused(#[from] Refusal),
     /// The gate has refused to have it in the store.
     #[error(
-        "image {name} is refused by {rule}: {reasons} ('sandbox policy check {reference}' explains \
+        "image {name} is refused by {reasons} ('sandbox policy check {reference}' explains \
          it)"
     )]
     NotAllowed {
         /// The image, or one that it depends on.
         name: String,
-        /// Which rule decided.
-        rule: String,
-        /// Why.
+        /// Which rules, and why.
         reasons: String,
         /// What was asked for.
         reference: String,
@@ -214,8 +212,7 @@ impl Images {
         if let Some((verdict, reasons)) = refused {
             return Err(ImagesError::NotAllowed {
                 name: verdict.name.to_string(),
-                rule: verdict.judgement.rule.clone(),
-                reasons: [reasons, &complaints].concat().join("; "),
+                reasons: [vec![Reason::list(reasons)], complaints].concat().join("; "),
                 reference: wanted.reference.to_string(),
             });
         }

@@ -109,16 +109,44 @@ impl DataDir {
         &self.path
     }
 
+    /// Reads a file of a pod, whatever state it is in. `None` if there is no such pod.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`]; the pod may be there and the file not.
+    pub fn read(&self, uuid: Uuid, name: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
+        // States only go forward, so a pod that moves meanwhile is met again further on.
+        for state in State::ALL {
+            let directory = match open_directory(&self.place(state, uuid)) {
+                Err(Errno::NOENT) => continue,
+                other => other.map_err(failed("open", &self.place(state, uuid)))?,
+            };
+            let path = self.place(state, uuid).join(name);
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&directory, name, flags, Mode::empty())
+                .map_err(failed("open", &path))?;
+            let mut content = Vec::new();
+            let read = io::Read::read_to_end(&mut fs::File::from(file), &mut content);
+            read.map_err(failed("read", &path))?;
+            return Ok(Some(content));
+        }
+        Ok(None)
+    }
+
     fn place(&self, state: State, uuid: Uuid) -> PathBuf {
         self.path.join("pods").join(state.folder()).join(uuid.to_string())
     }
 
-    /// Removes the directories of dead pods: those that need a lock and have none. `removed` hears
-    /// of each.
+    /// Removes the directories of dead pods: those that need a lock and have none. `bury` does what
+    /// is still to be done for each before it goes; if it can't, the directory stays. `removed`
+    /// hears of each.
     ///
     /// # Errors
     /// The first one met, after everything else was removed.
-    pub fn collect_garbage(&self, mut removed: impl FnMut(Uuid)) -> Result<(), DirectoryError> {
+    pub fn collect_garbage<E: From<DirectoryError>>(
+        &self,
+        mut bury: impl FnMut(&PodDir) -> Result<(), E>,
+        mut removed: impl FnMut(Uuid),
+    ) -> Result<(), E> {
         let mut first_error = Ok(());
         for state in State::NEED_A_LOCK {
             let folder = self.path.join("pods").join(state.folder());
@@ -128,10 +156,15 @@ impl DataDir {
                 else {
                     continue;
                 };
-                match self
-                    .claim_dead(state, uuid)
-                    .and_then(|pod| pod.map(PodDir::remove).transpose())
-                {
+                let remove = |pod: PodDir| match bury(&pod) {
+                    Ok(()) => Ok(pod.remove()?),
+                    Err(error) => {
+                        pod.leave();
+                        Err(error)
+                    }
+                };
+                let dead = self.claim_dead(state, uuid).map_err(E::from);
+                match dead.and_then(|pod| pod.map(remove).transpose()) {
                     Ok(None) => {}
                     Ok(Some(())) => removed(uuid),
                     Err(error) if first_error.is_ok() => first_error = Err(error),
@@ -321,6 +354,11 @@ impl PodDir {
             .map_err(failed("make the file", path))
     }
 
+    /// Gives it up as it is: whoever collects garbage finds it.
+    pub fn leave(mut self) {
+        self.lock = None;
+    }
+
     /// Removes it.
     ///
     /// # Errors
@@ -370,6 +408,30 @@ mod tests {
         found
     }
 
+    fn spare_nothing(_: &PodDir) -> Result<(), DirectoryError> {
+        Ok(())
+    }
+
+    #[test]
+    fn what_can_not_be_buried_stays() {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temporary.path()).unwrap();
+        let [one, other] = [Uuid::new_v4(), Uuid::new_v4()];
+        for uuid in [one, other] {
+            fs::create_dir(data.place(State::Running, uuid)).unwrap();
+        }
+        let bury = |pod: &PodDir| {
+            let refused = failed("bury", &pod.path())(io::Error::other("not now"));
+            if pod.uuid() == one { Err(refused) } else { Ok(()) }
+        };
+        let error = data.collect_garbage(bury, |uuid| assert_eq!(uuid, other)).unwrap_err();
+        assert!(error.to_string().contains("not now"), "{error}");
+        assert_eq!(folders(&data), [format!("run/{one}")]);
+        // Nobody holds it, so that the next one can try.
+        data.collect_garbage(spare_nothing, |uuid| assert_eq!(uuid, one)).unwrap();
+        assert!(folders(&data).is_empty());
+    }
+
     #[test]
     fn a_pod_goes_through_the_folders_of_rkt_and_leaves_nothing() {
         let temporary = tempfile::tempdir().unwrap();
@@ -381,6 +443,9 @@ mod tests {
         pod.write_durably("gate.json", b"{}").unwrap();
         assert_eq!(fs::read(pod.path().join("gate.json")).unwrap(), b"{}");
         assert!(!pod.path().join(".gate.json").exists());
+        assert_eq!(data.read(uuid, "gate.json").unwrap().as_deref(), Some(&b"{}"[..]));
+        assert!(data.read(uuid, "pod").is_err());
+        assert_eq!(data.read(Uuid::new_v4(), "gate.json").unwrap(), None);
         pod.move_to(State::Running).unwrap();
         assert_eq!(folders(&data), [format!("run/{uuid}")]);
         assert_eq!(fs::read(pod.path().join("appsinfo/app/treeStoreID")).unwrap(), b"x");
@@ -415,7 +480,7 @@ mod tests {
         fs::create_dir(data.path.join("pods/run/not-a-uuid")).unwrap();
 
         let mut removed = Vec::new();
-        data.collect_garbage(|uuid| removed.push(uuid)).unwrap();
+        data.collect_garbage(spare_nothing, |uuid| removed.push(uuid)).unwrap();
         dead.sort();
         removed.sort();
         assert_eq!(removed, dead);
@@ -439,7 +504,7 @@ mod tests {
         let place = data.place(State::Running, Uuid::new_v4());
         fs::create_dir(&place).unwrap();
         std::os::unix::fs::symlink(outside.path(), place.join("link")).unwrap();
-        data.collect_garbage(|_| ()).unwrap();
+        data.collect_garbage(spare_nothing, |_| ()).unwrap();
         assert!(!place.exists());
         assert!(outside.path().join("precious").exists());
     }
@@ -456,7 +521,7 @@ mod tests {
                 }
             });
             while !maker.is_finished() {
-                data.collect_garbage(|_| ()).unwrap();
+                data.collect_garbage(spare_nothing, |_| ()).unwrap();
             }
             maker.join().unwrap();
         });

@@ -1,6 +1,7 @@
+use super::guest::shares;
 use super::manifest::PodManifest;
 use super::size::Size;
-use super::spec::{AppMount, Source};
+use super::spec::{AppMount, PodSpec, Source};
 use super::*;
 use crate::options::{Environment, Layers, Mount, Variable};
 use sandbox_image::verity::Verity;

@@ -1,7 +1,7 @@
 //! The disks of a pod, as the monitor gets them.
 
 use super::process::number;
-use crate::pod::{PreparedPod, SCRATCH_SERIAL, image_serial};
+use crate::pod::{PodParts, SCRATCH_SERIAL, image_serial};
 use sandbox_vmm::config::{self, ConfigError, Serial};
 use std::fs::File;
 
@@ -15,7 +15,7 @@ pub struct Disk<'a> {
 }
 
 /// The disks of a pod: its images, which the guest can only read, and the one for what apps write.
-pub fn of(pod: &PreparedPod) -> Vec<Disk<'_>> {
+pub fn of(pod: &PodParts) -> Vec<Disk<'_>> {
     let images = pod.images.iter().enumerate().map(|(index, image)| Disk {
         serial: image_serial(index),
         file: &image.rootfs.file,

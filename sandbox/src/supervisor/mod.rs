@@ -35,9 +35,11 @@ mod watch;
 mod tests;
 
 use crate::cli::FAILURE;
-use crate::installation::Installation;
+use crate::measure::{Installed, InstalledError, Launch};
 use crate::message::Messages;
-use crate::pod::{Console, DirectoryError, PodDir, PreparedPod, SHARE_TAG, Share, State, message};
+use crate::pod::{
+    Console, DirectoryError, PermittedPod, PodDir, PodParts, SHARE_TAG, Share, State, message,
+};
 use console::last_lines;
 use control::Monitor;
 use corruption::ImageFile;
@@ -45,6 +47,7 @@ use event::{Event, Inbox, Role};
 use process::{Process, number};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
+use sandbox_attestation::record::{End, Reason};
 use sandbox_vmm::config::{Config, ConfigError, Share as Device, Tag, Unchecked};
 use sandbox_vmm::control::ControlError;
 use std::ffi::OsString;
@@ -52,6 +55,7 @@ use std::fs::{self, File};
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 use trouble::Trouble;
 use watch::{Ending, HostStreams, TimeLimits, Watch};
@@ -101,20 +105,47 @@ pub struct RunOptions {
     pub messages: Messages,
 }
 
-/// Runs a pod to its end. Its exit status is the result: that of its first failing app, or 128
-/// and the number of the signal that ended it. `events` fills `inbox`, in which signals arrive, too.
+/// Runs a pod to its end. Nothing but a pod that the gate has permitted can be run. Its exit status
+/// is the result: that of its first failing app, or 128 and the number of the signal that ended it.
+/// `events` fills `inbox`, in which signals arrive, too. `measured` is the launch as it is in the
+/// TPM, if it is, and what the pod then has to run on.
 ///
 /// # Errors
 /// See [`RunError`]; nothing is left behind.
 pub fn run(
-    mut pod: PreparedPod,
-    installation: &Installation,
+    pod: PermittedPod,
+    measured: Option<(Launch, Installed)>,
     options: &RunOptions,
     events: &SyncSender<Event>,
     inbox: &Inbox,
 ) -> Result<u8, RunError> {
+    let (mut pod, _permit) = pod.into_parts();
+    let installed = measured.as_ref().map(|(_, installed)| installed);
+    let outcome = run_processes(&mut pod, installed, options, events, inbox);
+    let end = outcome.as_ref().map_or(End::Reason(Reason::Aborted), |(_, end)| *end);
+    match measured.map(|(launch, _)| launch.end(end)) {
+        None | Some(Ok(())) => pod.directory.remove()?,
+        Some(Err(error)) => {
+            options.messages.say(format_args!(
+                "the pod has ended, and that cannot be written into the TPM: {error}; 'sandbox gc' \
+                 tries again"
+            ));
+            pod.directory.leave();
+        }
+    }
+    outcome.map(|(status, _)| status)
+}
+
+/// The same, up to the end of the pod's processes; and how the pod ended.
+fn run_processes(
+    pod: &mut PodParts,
+    installed: Option<&Installed>,
+    options: &RunOptions,
+    events: &SyncSender<Event>,
+    inbox: &Inbox,
+) -> Result<(u8, End), RunError> {
     let messages = options.messages;
-    let guest_pod = message(&pod.spec, &pod.disks(), &options.hostname, options.console);
+    let guest_pod = message(pod.plan.spec(), &pod.disks(), &options.hostname, options.console);
     let image_files = pod.images.iter().map(ImageFile::of).collect();
     let streams = HostStreams {
         stdin: own(io::stdin())?,
@@ -124,7 +155,8 @@ pub fn run(
     pod.directory.move_to(State::Running)?;
     pod.directory.write("pid", format!("{}\n", std::process::id()).as_bytes())?;
     let console = pod.directory.create_console()?;
-    let processes = Processes::start(&pod, installation, &console, events)?;
+    let processes = Processes::start(pod, installed, &console, events)?;
+    let guard = || installed.map_or(Ok(()), |installed| processes.run(installed));
 
     let mut watch = Watch::new(
         &guest_pod,
@@ -134,20 +166,21 @@ pub fn run(
         events.clone(),
         TimeLimits::default(),
         messages,
-    );
+    )
+    .guarded_by(&guard);
     let ending = watch.run(inbox);
     watch.settle(inbox, || processes.kill());
     watch.release_terminal();
-    let status = match ending {
-        Ending::Finished => watch.status(),
-        Ending::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+    Ok(match ending {
+        Ending::Finished => (watch.status(), End::Status(watch.status())),
+        Ending::Signal(signal) => {
+            (u8::try_from(128 + signal).unwrap_or(u8::MAX), End::Reason(Reason::Stopped))
+        }
         Ending::Trouble(trouble) => {
             explain(&watch.cause(trouble), &console, messages);
-            FAILURE
+            (FAILURE, End::Reason(Reason::Crash))
         }
-    };
-    pod.directory.remove()?;
-    Ok(status)
+    })
 }
 
 fn own(stream: impl AsFd) -> io::Result<File> {
@@ -191,8 +224,8 @@ struct Processes {
 
 impl Processes {
     fn start(
-        pod: &PreparedPod,
-        installation: &Installation,
+        pod: &PodParts,
+        installed: Option<&Installed>,
         console: &File,
         events: &SyncSender<Event>,
     ) -> Result<Self, RunError> {
@@ -208,13 +241,14 @@ impl Processes {
                 .map_err(|error| RunError::Start { program: program.display().to_string(), error })
         };
 
+        let installation = pod.plan.installation();
         let mut worker = None;
         let mut device = None;
-        if !pod.shares.is_empty() {
+        if !pod.plan.shares().is_empty() {
             let (listener, connection) = worker_socket(&pod.directory)?;
             let mut arguments: Vec<OsString> =
                 vec!["--fd".into(), number(&listener).to_string().into()];
-            for share in &pod.shares {
+            for share in pod.plan.shares() {
                 arguments.push("--share".into());
                 arguments.push(share_argument(share));
             }
@@ -233,11 +267,13 @@ impl Processes {
 
         let (monitor_end, our_end) = sandbox_vmm::control::pair()?;
         let config = Config::try_from(Unchecked {
-            kernel: installation.kernel.clone(),
-            initramfs: installation.initramfs.clone(),
+            kernel: installed
+                .map_or(installation.kernel.clone(), |it| by_descriptor(it.kernel.file())),
+            initramfs: installed
+                .map_or(installation.initramfs.clone(), |it| by_descriptor(it.initramfs.file())),
             command_line: sandbox_vmm::config::CommandLine::default(),
-            vcpus: pod.size.vcpus,
-            memory_mib: pod.size.memory,
+            vcpus: pod.plan.size().vcpus,
+            memory_mib: pod.plan.size().memory,
             control_fd: number(&monitor_end),
             console_fd: number(console),
             shares: device
@@ -252,6 +288,8 @@ impl Processes {
         let config = config_file(&config)?;
         let mut inherited = vec![config.as_fd(), monitor_end.as_fd(), console.as_fd()];
         inherited.extend(device.iter().map(AsFd::as_fd));
+        let files = installed.map(|it| [it.kernel.file().as_fd(), it.initramfs.file().as_fd()]);
+        inherited.extend(files.into_iter().flatten());
         inherited.extend(disks.iter().map(|disk| disk.file.as_fd()));
         let monitor = started(
             &installation.monitor,
@@ -266,12 +304,28 @@ impl Processes {
         Ok(Self { control, monitor, worker })
     }
 
+    /// Whether they are the programs that were measured, and what they have read by now is what was
+    /// measured.
+    fn run(&self, installed: &Installed) -> Result<(), InstalledError> {
+        installed.monitor.is_run_by(self.monitor.id())?;
+        if let Some(worker) = &self.worker {
+            installed.worker.is_run_by(worker.id())?;
+        }
+        installed.check()
+    }
+
     fn kill(&self) {
         self.monitor.kill();
         if let Some(worker) = &self.worker {
             worker.kill();
         }
     }
+}
+
+/// An open file that the monitor inherits, as a path in its eyes: whatever has the file's name by
+/// then, it gets this one.
+fn by_descriptor(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", number(file)).into()
 }
 
 /// Makes the socket that the worker listens on, and the one connection that it gets. The socket

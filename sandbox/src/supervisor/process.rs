@@ -28,6 +28,7 @@ const LAST_WORDS: usize = 2048;
 /// A running process.
 #[derive(Debug)]
 pub struct Process {
+    id: u32,
     pidfd: OwnedFd,
 }
 
@@ -63,6 +64,7 @@ impl Process {
             command.pre_exec(move || prepare_child(supervisor, &descriptors));
         }
         let mut child = command.spawn()?;
+        let id = child.id();
         let watched = Pid::from_child(&child);
         match pidfd_open(watched, PidfdFlags::empty())
             .and_then(|pidfd| Ok((rustix::io::fcntl_dupfd_cloexec(&pidfd, 0)?, pidfd)))
@@ -73,7 +75,7 @@ impl Process {
                         ended(end);
                     }
                 });
-                Ok(Self { pidfd })
+                Ok(Self { id, pidfd })
             }
             Err(error) => {
                 // Without the descriptor it could not be told from another process later.
@@ -82,6 +84,11 @@ impl Process {
                 Err(error.into())
             }
         }
+    }
+
+    /// Its number, which another process may have once it has ended.
+    pub fn id(&self) -> u32 {
+        self.id
     }
 
     /// Kills it.

@@ -1,5 +1,6 @@
 use super::process::End;
 use super::session::Violation;
+use crate::measure::InstalledError;
 use sandbox_protocol::{FrameError, Text};
 use sandbox_vmm::exit::Exit;
 use std::io;
@@ -9,6 +10,9 @@ use std::time::Duration;
 /// What went wrong with a pod.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
+    /// The pod does not run on what was measured.
+    #[error(transparent)]
+    Measured(#[from] InstalledError),
     /// No greeting came.
     #[error("the guest did not start within {} s", .0.as_secs())]
     Boot(Duration),

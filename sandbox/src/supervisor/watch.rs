@@ -9,6 +9,7 @@ use super::session::{AppEnd, Session, Step};
 use super::signals::Patience;
 use super::terminal::{self, RawMode};
 use super::trouble::{Trouble, exit};
+use crate::measure::InstalledError;
 use crate::message::Messages;
 use crate::options::Memory;
 use sandbox_protocol::{App, CONTROL_PORT, Level, Pod, Stdio, Text, ToGuest, ToHost};
@@ -123,7 +124,11 @@ pub struct Watch<'a> {
     ended: Vec<Role>,
     /// The worker's end, unless we have killed it.
     worker: Option<End>,
+    guard: Option<Guard<'a>>,
 }
+
+/// What is asked before the guest is told what to run.
+pub type Guard<'a> = &'a dyn Fn() -> Result<(), InstalledError>;
 
 impl<'a> Watch<'a> {
     /// A watch over a pod whose processes have been started. `events` fills the inbox of
@@ -154,6 +159,7 @@ impl<'a> Watch<'a> {
             status: 0,
             ended: Vec::new(),
             worker: None,
+            guard: None,
             pod,
             corruption: Corruption::new(images),
             messages,
@@ -228,6 +234,11 @@ impl<'a> Watch<'a> {
             Some(end) if !end.status.success() => Trouble::Worker(end),
             _ => trouble,
         }
+    }
+
+    /// The same, where the guest is told nothing unless `guard` agrees.
+    pub fn guarded_by(self, guard: Guard<'a>) -> Self {
+        Self { guard: Some(guard), ..self }
     }
 
     /// Gives the terminal back.
@@ -350,6 +361,10 @@ impl<'a> Watch<'a> {
         match step {
             Step::Hello { kernel } => {
                 self.messages.debug(format_args!("guest is up, Linux {kernel}"));
+                // By now everything has been read that the guest runs on.
+                if let Some(Err(changed)) = self.guard.map(|guard| guard()) {
+                    return Some(Ending::Trouble(changed.into()));
+                }
                 self.send(ToGuest::Setup(self.pod.clone()));
                 self.enter(Phase::Starting, Some(self.limits.setup));
             }

@@ -2,12 +2,14 @@
 
 mod aci;
 mod age;
+mod host_rules;
 pub(crate) mod keys;
+mod permits;
 mod registry;
 mod whole;
 
 use super::*;
-use crate::{Paths, PolicyError, verify_detached};
+use crate::{Approval, Launch, Paths, PolicyError, Program, Refusal, verify_detached};
 use keys::{Cosign, Pgp, payload};
 use pgp::crypto::hash::HashAlgorithm;
 use sandbox_image::{Algorithm, evidence::Signature};
@@ -167,8 +169,22 @@ impl Case {
         self.policy(policy("docker", &[(scope, list)]))
     }
 
+    /// A rule of version 1.
     fn rule(self, rule: &str) -> Self {
         Self { rules: Some(format!(r#"{{"version": 1, "images": [{{{rule}}}]}}"#)), ..self }
+    }
+
+    /// Rules of version 2: the objects, separated by commas.
+    fn rules(self, rules: &str) -> Self {
+        Self { rules: Some(format!(r#"{{"version": 2, "rules": [{rules}]}}"#)), ..self }
+    }
+
+    /// The decision about a pod of this image alone.
+    fn decide(&self, launch: &Launch) -> Result<Approval, Refusal> {
+        let folder = tempfile::tempdir().unwrap();
+        let host =
+            self.host(folder.path()).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        crate::decide(&[("app", self.subject())], launch, &host, self.insecure, now())
     }
 
     /// A file of keys for a prefix; without one, for all.
@@ -240,9 +256,16 @@ impl Case {
             self.host(folder.path()).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         let judgement = judge(&self.subject(), &host, self.insecure, now());
         // What is decided is what is told, and permitted.
-        let permit = crate::decide(&[("app", self.subject())], &host, self.insecure, now()).is_ok();
-        assert_eq!(permit, judgement.is_allowed(), "{}", self.name);
+        let subjects = [("app", self.subject())];
+        let approved = crate::decide(&subjects, &launch(), &host, self.insecure, now()).is_ok();
+        assert_eq!(approved, judgement.is_allowed(), "{}", self.name);
         judgement
+    }
+
+    /// The judgement about the image alone, where a pod may be judged otherwise.
+    fn judge_alone(&self) -> Judgement {
+        let folder = tempfile::tempdir().unwrap();
+        judge(&self.subject(), &self.host(folder.path()).unwrap(), self.insecure, now())
     }
 
     fn subject(&self) -> Subject<'_> {
@@ -271,7 +294,7 @@ impl Case {
         let Outcome::Refused { reasons } = &judgement.outcome else { panic!("{}", told()) };
         assert!(!reasons.is_empty(), "{}", told());
         assert!(
-            reasons.iter().any(|reason| reason.contains(because)),
+            reasons.iter().any(|reason| reason.problem.contains(because)),
             "not because of '{because}': {}",
             told()
         );
@@ -285,6 +308,25 @@ impl Case {
                 assert_eq!(insecure.rule, "--insecure-options=image", "{}", told());
             }
         }
+    }
+}
+
+/// A pod without anything that a rule could be against.
+pub(crate) fn launch() -> Launch {
+    let program = |path: &str| Program { path: path.into(), digest: None };
+    Launch {
+        kernel: program("/usr/lib/sandbox/vmlinux"),
+        kernel_is_installed: true,
+        monitor: program("/usr/libexec/sandbox/sandbox-vmm"),
+        cpus: 1,
+        memory_mib: 256,
+        volumes: Vec::new(),
+        networks: Vec::new(),
+        capabilities: Vec::new(),
+        verified: true,
+        label: Some("system_u:system_r:sandbox_vmm_t:s0:c1,c2".to_owned()),
+        tenant: None,
+        attest: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The host's files as a whole, and the permit.
+//! The host's files as a whole.
 
 use super::*;
 use std::os::unix::fs::PermissionsExt as _;
@@ -85,44 +85,6 @@ fn the_digest_is_of_all_that_was_read() {
 }
 
 #[test]
-fn a_permit_says_what_was_decided_and_covers_that_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let case = case("signed").docker("", &signed_by(&["alice"], "")).signed(simple(
-        &KEYS.alice,
-        &manifest(),
-        "example.com/team/app:1",
-    ));
-    let host = case.host(folder.path()).unwrap();
-    let permit = crate::decide(&[("web", case.subject())], &host, false, now()).unwrap();
-    assert!(permit.covers(&manifest()));
-    assert!(!permit.covers(&elsewhere()));
-    let json = serde_json::to_value(permit.decisions()).unwrap();
-    assert_eq!(json[0]["app"], "web");
-    assert_eq!(json[0]["image"], manifest().to_string());
-    assert_eq!(json[0]["identity"], "docker:example.com/team/app:1");
-    assert_eq!(json[0]["answer"], "allowed");
-    assert_eq!(json[0]["keys"][0], KEYS.alice.fingerprint());
-    assert_eq!(json[0]["policyDigest"], host.digest().to_string());
-    assert_eq!(json[0]["time"], NOW);
-    assert!(json[0]["rule"].as_str().unwrap().contains("transport docker"));
-    let none = crate::decide(&[], &host, false, now()).unwrap();
-    assert!(!none.covers(&manifest()));
-}
-
-#[test]
-fn one_image_that_is_refused_refuses_the_pod() {
-    let folder = tempfile::tempdir().unwrap();
-    let good = case("good").docker("example.com", ACCEPT);
-    let bad = case("bad").of(docker("evil.com", "app", Some("1")));
-    let host = good.host(folder.path()).unwrap();
-    let subjects = [("web", good.subject()), ("sidecar", bad.subject())];
-    let refusal = crate::decide(&subjects, &host, false, now()).unwrap_err().to_string();
-    for part in ["docker:evil.com/app:1", "'sidecar'", "the default in", "rejects every image"] {
-        assert!(refusal.contains(part), "{part}: {refusal}");
-    }
-}
-
-#[test]
 fn what_comes_from_an_image_is_escaped() {
     let judgement = case("escapes")
         .docker("", &signed_by(&["alice"], ""))
@@ -132,7 +94,7 @@ fn what_comes_from_an_image_is_escaped() {
     let text = format!("{judgement:?} {}", judgement.steps.join("\n"));
     assert!(!text.contains('\u{1b}') && !judgement.is_allowed(), "{text}");
     let Outcome::Refused { reasons } = &judgement.outcome else { panic!("{text}") };
-    assert!(!reasons.concat().contains('\u{1b}'));
+    assert!(!Reason::list(reasons).contains('\u{1b}'));
 }
 
 #[test]
