@@ -72,7 +72,7 @@ impl OutputDirectory {
         Ok(Self { wanted, overwrite, staging: Some(staging) })
     }
 
-    /// Where to write for now.
+    /// Where to write until all of it is there.
     pub fn path(&self) -> &Path {
         self.staging.as_deref().unwrap_or(&self.wanted)
     }

@@ -124,7 +124,13 @@ pub fn run(
     let outcome = run_processes(&mut pod, installed, options, events, inbox);
     let end = outcome.as_ref().map_or(End::Reason(Reason::Aborted), |(_, end)| *end);
     match measured.map(|(launch, _)| launch.end(end)) {
-        None | Some(Ok(())) => pod.directory.remove()?,
+        None | Some(Ok(())) => {
+            let removed = pod.directory.remove();
+            // What failed first is what has to be told.
+            if outcome.is_ok() {
+                removed?;
+            }
+        }
         Some(Err(error)) => {
             options.messages.say(format_args!(
                 "the pod has ended, and that cannot be written into the TPM: {error}; 'sandbox gc' \

@@ -19,7 +19,16 @@ Example:
   sandbox attest verify evidence.json --nonce=$nonce --policy=team.json
 
 The nonce has to be made up by whoever verifies, once for each time: without it anybody could show
-an old quote.
+an old quote. The verdict names the pod that it is about: compare it with the one that was meant.
+
+A policy is JSON. This one believes one key, as 'sandbox attest init' shows its name, and asks for a
+quote of one register, that of the log:
+  {\"version\": 1,
+   \"attestationKeys\": {\"pinned\": [\"000b7d14…\"]},
+   \"pcrs\": {\"select\": {\"sha256\": [15]}, \"log\": 15}}
+More can be demanded: kernels, guestInits, monitors, images, content, signature, hostPolicies, label,
+volumes, maxPodAge; registers of the firmware by pcrs.values. A quote has to be of the registers that
+are selected, exactly: 'sandbox attest quote --pcrs' asks for them.
 
 Exit status: 0 if no check failed; 1 if one did; 254 if the files can't be read.")]
 pub struct Verify {
@@ -29,7 +38,7 @@ pub struct Verify {
     /// What the quote was asked for with, in hexadecimal digits.
     #[arg(long, value_name = "HEX")]
     nonce: Nonce,
-    /// What is demanded; sandbox-attest-policy(5) tells the form.
+    /// What is demanded of the evidence.
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
     #[arg(long, value_name = "FORMAT", value_parser = Format::parse, default_value = "",
@@ -54,5 +63,27 @@ impl Verify {
         };
         write!(std::io::stdout(), "{text}")?;
         Ok(if verdict.passed() { 0 } else { REFUSED })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        _verify: Verify,
+    }
+
+    #[test]
+    fn the_policy_in_the_help_is_one() {
+        let help = Verify::augment_args(Command::command()).get_after_help().unwrap().to_string();
+        let start = help.find("{\"version\"").unwrap();
+        let end = help[start..].find("}}").unwrap() + start + 2;
+        let name = format!("000b{}", "7d".repeat(32));
+        let policy = help[start..end].replace("000b7d14…", &name);
+        Policy::parse(policy.as_bytes()).unwrap();
     }
 }
