@@ -24,12 +24,14 @@ impl Text {
         Self::cut(text.as_ref(), Self::MAX_MESSAGE)
     }
 
+    /// Cuts between characters: one of UTF-8 is continued by at most three bytes `0b10…`.
     fn cut(bytes: &[u8], most: usize) -> Self {
-        let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned();
-        if bytes.len() > most {
-            text.push('…');
+        if bytes.len() <= most {
+            return Self(String::from_utf8_lossy(bytes).into_owned());
         }
-        Self(text)
+        let begins = |&end: &usize| bytes[end] & 0b1100_0000 != 0b1000_0000;
+        let end = (most.saturating_sub(3)..=most).rev().find(begins).unwrap_or(most);
+        Self(String::from_utf8_lossy(&bytes[..end]).into_owned() + "…")
     }
 
     /// The same for a path or another string of the operating system.
