@@ -1,4 +1,4 @@
-use ring::digest::{Context, SHA256, SHA512};
+use ring::digest::{Context, SHA512};
 use std::{fmt, io, str::FromStr};
 
 /// A hash function that images are named by.
@@ -123,26 +123,35 @@ impl fmt::Debug for Digest {
 }
 
 /// Computes a [`Digest`] as bytes come by.
-pub(crate) struct Hasher {
-    algorithm: Algorithm,
-    context: Context,
+pub(crate) enum Hasher {
+    Sha256(sandbox_hash::Hasher),
+    Sha512(Box<Context>),
 }
 
 impl Hasher {
     pub(crate) fn new(algorithm: Algorithm) -> Self {
-        let function = match algorithm {
-            Algorithm::Sha256 => &SHA256,
-            Algorithm::Sha512 => &SHA512,
-        };
-        Self { algorithm, context: Context::new(function) }
+        match algorithm {
+            Algorithm::Sha256 => Self::Sha256(sandbox_hash::Hasher::new()),
+            Algorithm::Sha512 => Self::Sha512(Box::new(Context::new(&SHA512))),
+        }
     }
 
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.context.update(bytes);
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(context) => context.update(bytes),
+        }
     }
 
     pub(crate) fn finish(self) -> Digest {
-        Digest { algorithm: self.algorithm, hex: hex(self.context.finish().as_ref()) }
+        match self {
+            Self::Sha256(hasher) => {
+                Digest { algorithm: Algorithm::Sha256, hex: hex(&hasher.finish()) }
+            }
+            Self::Sha512(context) => {
+                Digest { algorithm: Algorithm::Sha512, hex: hex(context.finish().as_ref()) }
+            }
+        }
     }
 }
 

@@ -31,6 +31,7 @@ pub mod evidence;
 mod fetch;
 pub mod format;
 pub mod http;
+pub mod instant;
 pub mod keys;
 pub mod layer;
 mod limits;

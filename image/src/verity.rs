@@ -27,7 +27,7 @@ use crate::{
     Step, digest,
     progress::{Cancelled, Progress, Reporter},
 };
-use ring::digest::SHA256;
+use sandbox_hash::{DIGEST, hash_blocks};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
@@ -40,8 +40,7 @@ use std::{
 /// Bytes in a block, of data and of hashes.
 pub const BLOCK: u64 = BLOCK_BYTES as u64;
 
-pub(crate) const BLOCK_BYTES: usize = 4096;
-const DIGEST: usize = 32;
+pub(crate) const BLOCK_BYTES: usize = sandbox_hash::BLOCK;
 
 /// Digests in a block.
 const FANOUT: u64 = 128;
@@ -321,11 +320,8 @@ impl Work<'_> {
         buffer.resize(usize::try_from(count).unwrap_or(0) * BLOCK_BYTES, 0);
         self.file.read_exact_at(buffer, (self.run.start + first) * BLOCK)?;
         let mut digests = [0; BLOCK_BYTES];
-        for (block, digest) in
-            buffer.chunks_exact(BLOCK_BYTES).zip(digests.chunks_exact_mut(DIGEST))
-        {
-            digest.copy_from_slice(ring::digest::digest(&SHA256, block).as_ref());
-        }
+        let (blocks, _) = buffer.as_chunks();
+        hash_blocks(blocks, &mut digests.as_chunks_mut().0[..blocks.len()]);
         visit(group, &digests)?;
         Ok(count)
     }
@@ -335,7 +331,7 @@ fn digest_of_block(file: &File, block: u64) -> io::Result<[u8; DIGEST]> {
     let mut content = [0; BLOCK_BYTES];
     file.read_exact_at(&mut content, block * BLOCK)?;
     let mut digest = [0; DIGEST];
-    digest.copy_from_slice(ring::digest::digest(&SHA256, &content).as_ref());
+    hash_blocks(&[content], std::slice::from_mut(&mut digest));
     Ok(digest)
 }
 

@@ -11,7 +11,7 @@ use super::{
 use sandbox_image::{
     Error, Progress, PullPolicy, Reference, Step, Store,
     evidence::Signature,
-    registry::{Lookaside, RegistryReference},
+    registry::{Lookaside, RegistryReference, Rules},
 };
 use std::{
     collections::BTreeMap,
@@ -422,6 +422,56 @@ fn what_is_not_what_it_is_called_is_refused() {
     let server = content.with(&path, MANIFEST, image.manifest.as_bytes()).serve();
     let by_digest = format!("{}/app@{}", server.authority, sha256(image.index.as_bytes()));
     Place::new().check_refused(&by_digest, "sends content with the digest");
+}
+
+#[test]
+fn what_a_mirror_has_wrong_comes_from_the_registry() {
+    let image = Image::new();
+    let mut layer = image.layers[1].clone();
+    layer[100] ^= 1;
+    let path = |layer: &[u8]| format!("/v2/app/blobs/{}", sha256(layer));
+    let mirror = image.content().with(&path(&image.layers[1]), "x/y", &layer).serve();
+    let registry = image.content().serve();
+    let mut place = Place::new();
+    let rules = format!(
+        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+        registry.authority, mirror.authority
+    );
+    fs::write(place.directory.path().join("registries.conf"), rules).unwrap();
+    place.options.network.registry.rules = Rules::load(place.directory.path()).unwrap();
+
+    let staged = place.fetch(&format!("{}/app:1", registry.authority)).unwrap();
+    let stored = staged.commit(&mut ()).unwrap();
+    place.store.verify(&stored, &mut ()).unwrap();
+    assert_eq!(place.left("part"), [""; 0]);
+    let blobs = |server: &Server| {
+        let asked = server.asked().into_iter().map(|asked| asked.path);
+        asked.filter(|path| path.contains("blobs")).collect::<Vec<_>>()
+    };
+    assert_eq!(blobs(&registry), [path(&image.layers[1])]);
+    // What it has right is not asked for again.
+    let asked = blobs(&mirror);
+    for layer in [0, 2, 3].map(|layer| path(&image.layers[layer])) {
+        assert_eq!(asked.iter().filter(|path| **path == layer).count(), 1, "{asked:?}");
+    }
+}
+
+#[test]
+fn what_is_left_of_an_earlier_time_and_damaged_comes_anew() {
+    let image = Image::new();
+    let server = image.content().serve();
+    let place = Place::new();
+    let (short, whole) = (&image.layers[0], &image.layers[2]);
+    let part =
+        |layer: &[u8]| place.directory.path().join("data/cas/part").join(sha256(layer).file_name());
+    let mut damaged = whole.clone();
+    damaged[7] ^= 1;
+    fs::write(part(whole), &damaged).unwrap();
+    fs::write(part(short), &damaged[..1000]).unwrap();
+    let staged = place.fetch(&format!("{}/app:1", server.authority)).unwrap();
+    let stored = staged.commit(&mut ()).unwrap();
+    place.store.verify(&stored, &mut ()).unwrap();
+    assert_eq!(place.left("part"), [""; 0]);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) limit: u64,
     pub(crate) on_bytes: &'a mut OnBytes<'a>,
     position: u64,
+    /// Whether it is held against the digest that it is expected to have.
+    is_checked: bool,
     hasher: Option<Hasher>,
     /// Whether all that is in the file came since the beginning of this transfer.
     is_fresh: bool,
@@ -60,8 +62,8 @@ impl<'a> Transfer<'a> {
     pub(crate) fn of_digest(
         into: &'a File,
         already: u64,
-        digest: &'a Digest,
-        size: u64,
+        (digest, size): (&'a Digest, u64),
+        is_checked: bool,
         on_bytes: &'a mut OnBytes<'a>,
     ) -> Result<Self, Error> {
         let mut transfer = Self {
@@ -70,15 +72,18 @@ impl<'a> Transfer<'a> {
             limit: size,
             on_bytes,
             position: 0,
-            hasher: Some(Hasher::new(digest.algorithm())),
+            is_checked,
+            hasher: is_checked.then(|| Hasher::new(digest.algorithm())),
             is_fresh: already == 0,
             etag: None,
             can_resume: true,
         };
         if already > size {
             transfer.restart()?;
-        } else {
+        } else if is_checked {
             transfer.read_again(already)?;
+        } else {
+            transfer.position = already;
         }
         Ok(transfer)
     }
@@ -99,6 +104,7 @@ impl<'a> Transfer<'a> {
             limit,
             on_bytes,
             position: already.min(limit),
+            is_checked: false,
             hasher: None,
             is_fresh: already == 0,
             can_resume: etag.is_some(),
@@ -138,7 +144,8 @@ impl<'a> Transfer<'a> {
         self.is_fresh = true;
         self.etag = None;
         self.can_resume = self.expected.is_some();
-        self.hasher = self.expected.map(|(digest, _)| Hasher::new(digest.algorithm()));
+        let expected = self.expected.filter(|_| self.is_checked);
+        self.hasher = expected.map(|(digest, _)| Hasher::new(digest.algorithm()));
         Ok(())
     }
 
@@ -280,8 +287,8 @@ fn least(time: Duration) -> u64 {
 impl Client {
     /// Gets content by as many requests as it takes. `ask` makes one.
     ///
-    /// Gives the digest that was found, too, if one was expected; that it is another one is not an
-    /// error here.
+    /// Gives the digest that was found, too, if one was expected and it is checked; that it is
+    /// another one is not an error here.
     pub(crate) fn transfer<E: From<Error>>(
         &self,
         transfer: &mut Transfer<'_>,
@@ -298,7 +305,8 @@ impl Client {
                 && transfer.position == size
             {
                 let found = transfer.digest();
-                if found.as_ref() == Some(digest) || transfer.is_fresh {
+                let is_right = found.as_ref() == Some(digest) || !transfer.is_checked;
+                if is_right || transfer.is_fresh {
                     return Ok((End::Complete(size, Caching::default()), found));
                 }
                 // What was there before this transfer began was damaged.

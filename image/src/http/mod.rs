@@ -72,4 +72,22 @@ impl Client {
             status => Err(Error::Status { url: reply.url.shown(), status, detail: Text::new("") }),
         }
     }
+
+    /// Sends a JSON document, once, and reads what comes back, of at most `limit` bytes and with any
+    /// status. There are no credentials, and no redirect is followed.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn post_json(&self, url: &Url, body: &[u8], limit: u64) -> Result<(u16, Vec<u8>), Error> {
+        let headers = &[("content-type", "application/json")];
+        let request = Request {
+            method: ureq::http::Method::POST,
+            url,
+            headers,
+            authorization: None,
+            body: Body::Bytes(body),
+        };
+        let reply = self.document_once(&request, limit)?;
+        Ok((reply.status, reply.bytes))
+    }
 }

@@ -87,6 +87,11 @@ impl Client {
         self.options.rules.places(reference)
     }
 
+    /// See [`Options::unchecked_blobs`].
+    pub(super) fn checks_blobs(&self) -> bool {
+        !self.options.unchecked_blobs
+    }
+
     /// The place where an image is put: the registry itself.
     pub(super) fn home(&self, reference: &RegistryReference) -> Result<Place, Error> {
         let home = self.places(reference)?.pop();

@@ -13,6 +13,10 @@ pub struct Options {
     pub credentials: Credentials,
     /// Where to look.
     pub rules: Rules,
+    /// Whether blobs are taken as they come, since whoever asks for them holds them against their
+    /// digests. If not, and one is not what its digest says, the next place is asked for it; and
+    /// what is there of an earlier time and damaged comes anew.
+    pub unchecked_blobs: bool,
 }
 
 /// What convinces a registry that somebody may do something.
@@ -71,7 +75,7 @@ impl Options {
                 http.insecure_hosts.extend(http::host_key(&place.registry));
             }
         }
-        Ok(Self { http, credentials, rules })
+        Ok(Self { http, credentials, rules, unchecked_blobs: false })
     }
 
     /// The `HOST[:PORT]` of all places where an image may be, as directories of certificates are

@@ -83,8 +83,9 @@ impl Client {
     /// earlier time. `on_bytes` hears how many are there, and can give up.
     ///
     /// # Errors
-    /// If it can't be got or has another size or digest. What is in the file then can be used to
-    /// go on later, except after an error about the digest.
+    /// If it can't be got or has another size or, unless [`super::Options::unchecked_blobs`] says
+    /// otherwise, digest. What is in the file then can be used to go on later, except after an
+    /// error about the digest.
     pub fn blob(
         &self,
         reference: &RegistryReference,
@@ -120,7 +121,9 @@ impl Client {
         on_bytes: &mut OnBytes<'_>,
     ) -> Result<(), Error> {
         let url = self.url(place, &format!("blobs/{digest}"))?;
-        let mut transfer = Transfer::of_digest(into, already, digest, size, on_bytes)?;
+        let is_checked = self.checks_blobs();
+        let mut transfer =
+            Transfer::of_digest(into, already, (digest, size), is_checked, on_bytes)?;
         let (end, found) = self.http.transfer(
             &mut transfer,
             &mut |ask| {

@@ -6,7 +6,7 @@ use crate::{
     fetch::{Child, borrow},
     progress::Reporter,
     protocol::{Pushed, Task},
-    registry::{Lookaside, RegistryReference},
+    registry::{Lookaside, Options, RegistryReference},
 };
 
 impl Fetching<'_> {
@@ -20,14 +20,23 @@ impl Fetching<'_> {
         let Network { registry, lookaside, .. } = network;
         let needs_signatures = !insecure_image;
         let on_the_web = |lookaside: &&Lookaside| matches!(lookaside, Lookaside::Web(_));
-        let task = Task::Registry {
-            image: image.clone(),
-            options: Box::new(registry.clone()),
-            lookaside: lookaside.as_ref().filter(on_the_web).cloned(),
-            jobs: *jobs,
-            needs_signatures,
+        let mut copy = |unchecked_blobs| {
+            let task = Task::Registry {
+                image: image.clone(),
+                options: Box::new(Options { unchecked_blobs, ..registry.clone() }),
+                lookaside: lookaside.as_ref().filter(on_the_web).cloned(),
+                jobs: *jobs,
+                needs_signatures,
+            };
+            self.copy(task, &[], image.digest(), &mut Reporter::new(progress))
         };
-        let mut staged = self.through_child(task, &[], image.name(), image.digest(), progress)?;
+        // Blobs are checked here in any case. That the other process does it, too, only helps if
+        // one is wrong: it then knows to look elsewhere.
+        let copy = match copy(true) {
+            Err(Error::Blob { .. }) => copy(false),
+            result => result,
+        };
+        let mut staged = self.oci(copy?, image.name());
         // Those in files of this machine the other process can't see.
         if let (Some(lookaside), Some(part)) = (lookaside, staged.parts.first_mut()) {
             match lookaside.read(image, &part.manifests) {

@@ -30,6 +30,14 @@ pub(super) struct Fetching<'a> {
     pub(super) lock: Arc<File>,
 }
 
+/// An OCI image that was copied, and checked.
+pub(super) struct Copy {
+    image: OciImage,
+    /// Blobs that the store does not have.
+    new: Vec<PartFile>,
+    signatures: Vec<Signature>,
+}
+
 impl Fetching<'_> {
     /// An image of an OCI layout. Its documents are JSON, and its blobs are copied as they are, so
     /// nothing here needs another process.
@@ -63,7 +71,7 @@ impl Fetching<'_> {
         }
         new.append(&mut layers);
         let name = stem(directory);
-        Ok(self.oci(image, name, new, Vec::new()))
+        Ok(self.oci(Copy { image, new, signatures: Vec::new() }, name))
     }
 
     /// An image of an OCI archive.
@@ -76,31 +84,30 @@ impl Fetching<'_> {
         let task = Task::OciArchive { path: file.to_owned(), name: name.map(str::to_owned) };
         let archive = open_local(file)?;
         let whole = self.store.temporary()?;
-        let name = stem(file);
-        self.through_child(task, &[&archive, &whole], name, None, progress)
+        let copy = self.copy(task, &[&archive, &whole], None, &mut Reporter::new(progress))?;
+        Ok(self.oci(copy, stem(file)))
     }
 
-    /// An OCI image that another process looks for and copies.
-    pub(super) fn through_child(
-        self,
+    /// Has another process look for an OCI image and copy it. [`Error::Blob`] is about one that is
+    /// not what its digest says; it is forgotten, and what else came from a server is kept.
+    pub(super) fn copy(
+        &self,
         task: Task,
         files: &[&File],
-        name: String,
         asked: Option<&Digest>,
-        progress: &mut dyn Progress,
-    ) -> Result<Staged, Error> {
-        let mut reporter = Reporter::new(progress);
+        reporter: &mut Reporter<'_>,
+    ) -> Result<Copy, Error> {
         let is_download = matches!(task, Task::Registry { .. });
         let documents = (0..2 + MAX_DEPTH).map(|_| self.store.temporary());
         let documents: Vec<_> = documents.collect::<Result<_, _>>()?;
         let sent = borrow(files.iter().copied().chain(&documents));
         let mut child = self.start(task, &sent)?;
         child.watch(files.iter().copied().chain(&documents))?;
-        let Event::Documents { manifest, indexes } = child.next(&mut reporter)? else {
+        let Event::Documents { manifest, indexes } = child.next(reporter)? else {
             return Err(malformed("it has found no documents"));
         };
         let image = self.follow(&documents, manifest, indexes, asked)?;
-        let (mut new, mut layers) = self.blobs(&image, &mut reporter)?;
+        let (mut new, mut layers) = self.blobs(&image, reporter)?;
         let mut wanted = Vec::new();
         for part in &mut layers {
             if is_download {
@@ -115,7 +122,7 @@ impl Fetching<'_> {
         child.answer(&Answer { wanted }, &borrow(into.iter().copied()))?;
         let mut signatures = Vec::new();
         let ended = loop {
-            match child.next(&mut reporter) {
+            match child.next(reporter) {
                 Ok(Event::Signature { .. }) if signatures.len() == MAX_SIGNATURES => {
                     break Err(malformed("it has too many signatures"));
                 }
@@ -130,14 +137,21 @@ impl Fetching<'_> {
             }
         };
         drop(child);
-        let checked =
-            ended.and_then(|()| layers.iter().try_for_each(|part| part.check(&mut reporter)));
-        if let Err(Error::Interrupted(_) | Error::Cancelled) = checked {
+        let checked = ended.and_then(|()| {
+            layers.iter().try_for_each(|part| {
+                let checked = part.check(reporter);
+                if let Err(Error::Blob { .. }) = checked {
+                    part.empty()?;
+                }
+                checked
+            })
+        });
+        if let Err(Error::Interrupted(_) | Error::Cancelled | Error::Blob { .. }) = checked {
             layers.iter_mut().for_each(PartFile::keep_if_dear);
         }
         checked?;
         new.append(&mut layers);
-        Ok(self.oci(image, name, new, signatures))
+        Ok(Copy { image, new, signatures })
     }
 
     /// An image of a Docker archive.
@@ -227,13 +241,8 @@ impl Fetching<'_> {
         Ok(self.store.staged(draft, Vec::new(), vec![part], self.options))
     }
 
-    fn oci(
-        self,
-        image: OciImage,
-        name: String,
-        new: Vec<PartFile>,
-        signatures: Vec<Signature>,
-    ) -> Staged {
+    pub(super) fn oci(self, copy: Copy, name: String) -> Staged {
+        let Copy { image, new, signatures } = copy;
         let blob = |descriptor: &Descriptor| BlobRef {
             digest: descriptor.digest.clone(),
             size: descriptor.size,
