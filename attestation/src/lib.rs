@@ -18,6 +18,9 @@
 //! - [`verify`] checks evidence, everywhere, and says what it found.
 //! - [`credential`] makes the challenge that only the TPM with the right keys can answer.
 //! - [`enrol`] uses that to find out whether a host's keys are a TPM's.
+//! - [`secret`] seals secrets for the guest that evidence is about.
+//! - [`sealed`] is a secret whose key this host's TPM keeps.
+//! - [`service`] is the verifier for a team: documents over HTTP, its server and its client.
 //! - [`wire`] reads what a TPM says.
 #![forbid(unsafe_code)]
 
@@ -27,6 +30,9 @@ pub mod enrol;
 pub mod evidence;
 pub mod log;
 pub mod record;
+pub mod sealed;
+pub mod secret;
+pub mod service;
 pub mod session;
 pub mod settings;
 pub mod verify;

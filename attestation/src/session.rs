@@ -21,16 +21,19 @@ pub use evidence::{About, AssembleError};
 pub use frame::{MAX_ANSWER, MAX_REQUEST, read, write};
 pub use message::{
     Algorithm, Answer, Ask, Bytes, Clock, Endorsement, Failure, FailureKind, Identity, InitOptions,
-    Launched, LogState, Opening, Patience, Quoted, Request, Status, VERSION,
+    Launched, LogState, Opening, Patience, Quoted, Release, Request, SealedKey, Status, Times,
+    VERSION,
 };
 
 use crate::{
     credential::Credential,
+    log::Bank,
     record::{End, Record, Uuid},
     settings::Settings,
 };
 use sandbox_image::Text;
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read as _},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
@@ -112,7 +115,8 @@ impl SessionError {
 #[derive(Debug)]
 pub struct Attestor {
     program: PathBuf,
-    child: Child,
+    /// Nothing once it has answered well: what it still does is its own business.
+    child: Option<Child>,
     socket: UnixStream,
     patience: Duration,
 }
@@ -149,14 +153,29 @@ impl Attestor {
         let opening = Opening { version: VERSION, settings: settings.clone(), patience };
         let written = write(&mut socket, &opening, MAX_REQUEST);
         let mut attestor =
-            Self { program: program.into(), child, socket, patience: patience_in_all };
+            Self { program: program.into(), child: Some(child), socket, patience: patience_in_all };
         written.map_err(|error| attestor.broken(&error))?;
         Ok(attestor)
     }
 
     /// Writes a launch into log and TPM, and quotes in the same turn if `quote` asks for it.
     pub fn launch(self, record: Record, quote: Option<Ask>) -> Result<Launched, SessionError> {
-        let request = Request::Launch { record: Box::new(record), quote };
+        self.write_launch(record, quote, false)
+    }
+
+    /// The same, and with the quote comes only what was written since: its cost does not grow with
+    /// the log. Enough for whoever believes what the program says of the log before.
+    pub fn launch_briefly(self, record: Record, quote: Ask) -> Result<Launched, SessionError> {
+        self.write_launch(record, Some(quote), true)
+    }
+
+    fn write_launch(
+        self,
+        record: Record,
+        quote: Option<Ask>,
+        briefly: bool,
+    ) -> Result<Launched, SessionError> {
+        let request = Request::Launch { record: Box::new(record), quote, briefly };
         self.ask(&request, |answer| match answer {
             Answer::Launched(launched) => Ok(launched),
             other => Err(other),
@@ -203,9 +222,29 @@ impl Attestor {
         })
     }
 
+    /// Has the TPM keep a key, given out while these registers hold what they hold now.
+    pub fn seal(
+        self,
+        key: Bytes,
+        selection: BTreeMap<Bank, BTreeSet<u32>>,
+    ) -> Result<SealedKey, SessionError> {
+        self.ask(&Request::Seal { key, selection }, |answer| match answer {
+            Answer::Sealed(sealed) => Ok(sealed),
+            other => Err(other),
+        })
+    }
+
+    /// Has a secret whose key the TPM keeps sealed for a guest.
+    pub fn release(self, release: Release) -> Result<Vec<u8>, SessionError> {
+        self.ask(&Request::Release(Box::new(release)), |answer| match answer {
+            Answer::Released { sealed } => Ok(sealed.0),
+            other => Err(other),
+        })
+    }
+
     /// The identifier of the process.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.child.as_ref().map(Child::id).unwrap_or_default()
     }
 
     fn ask<T>(
@@ -219,7 +258,7 @@ impl Attestor {
             .and_then(|answer| answer.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof)));
         match answer.map(expected) {
             Ok(Ok(expected)) => {
-                self.end();
+                self.let_go();
                 Ok(expected)
             }
             Ok(Err(Answer::Failed(failure))) => {
@@ -254,11 +293,20 @@ impl Attestor {
         }
     }
 
-    /// Waits for the end, and brings it about.
+    /// Lets it end by itself; somebody has to be there who takes note of that.
+    fn let_go(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let reaper = std::thread::Builder::new().name("attestor's end".into());
+        // Without one, it is reaped with this process.
+        let _ = reaper.spawn(move || child.wait());
+    }
+
+    /// Waits for the end.
     fn end(&mut self) -> Option<ExitStatus> {
+        let child = self.child.as_mut()?;
         let until = Instant::now() + END;
         while Instant::now() < until {
-            match self.child.try_wait() {
+            match child.try_wait() {
                 Ok(Some(status)) => return Some(status),
                 Ok(None) => sleep(Duration::from_millis(1)),
                 Err(_) => return None,
@@ -269,7 +317,8 @@ impl Attestor {
 
     fn complaint(&mut self) -> String {
         // Ended, so nothing more comes; a process that isn't could hold us up.
-        let (Ok(Some(_)), Some(stream)) = (self.child.try_wait(), self.child.stderr.take()) else {
+        let Some(child) = &mut self.child else { return String::new() };
+        let (Ok(Some(_)), Some(stream)) = (child.try_wait(), child.stderr.take()) else {
             return String::new();
         };
         let mut said = Vec::new();
@@ -283,10 +332,11 @@ impl Attestor {
 
 impl Drop for Attestor {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
+        let Some(child) = &mut self.child else { return };
+        if matches!(child.try_wait(), Ok(Some(_))) {
             return;
         }
-        let _ = self.child.kill();
+        let _ = child.kill();
         self.end();
     }
 }

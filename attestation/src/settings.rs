@@ -2,11 +2,13 @@
 //! log is.
 //!
 //! ```json
-//! {"version":1,"tcti":"device:/dev/tpmrm0","pcr":15,"directory":"/var/lib/sandbox/attest","keep":8}
+//! {"version":1,"tcti":"device:/dev/tpmrm0","pcr":15,"directory":"/var/lib/sandbox/attest","keep":8,
+//!  "verifier":{"url":"https://verifier.example.com","ca":"/etc/sandbox/verifier-ca.pem",
+//!              "key":"/etc/sandbox/verifier.pub"}}
 //! ```
 //!
-//! A host without the file has these values; a member that is left out has the value shown here;
-//! one that is not known, or is there twice, is refused.
+//! A host without the file has these values, but for the verifier: it has none. A member that is left
+//! out has the value shown here; one that is not known, or is there twice, is refused.
 
 use sandbox_image::Text;
 use serde::{Deserialize, Serialize};
@@ -64,6 +66,23 @@ pub struct Settings {
     /// How many boots' logs are kept.
     #[serde(default = "default_keep")]
     pub keep: u32,
+    /// The service that verifies launches of this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verifier: Option<VerifierSettings>,
+}
+
+/// A service on another machine, `sandbox attest serve`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VerifierSettings {
+    /// `https://HOST[:PORT][/PATH]`
+    pub url: String,
+    /// A file with the certificates (PEM) of the authorities that its own may be of; those that this
+    /// host trusts otherwise, if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// A file with the public key (PEM) that its verdicts are signed with.
+    pub key: PathBuf,
 }
 
 impl Settings {
@@ -122,6 +141,15 @@ impl Settings {
         if self.tcti.is_empty() || self.tcti.bytes().any(|byte| !(0x20..0x7f).contains(&byte)) {
             return Err("tcti should be a name like 'device:/dev/tpmrm0'".into());
         }
+        if let Some(VerifierSettings { url, ca, key }) = &self.verifier {
+            if !url.starts_with("https://") {
+                let shown = Text::new(url);
+                return Err(format!("verifier.url is {shown}, and should begin with https://"));
+            }
+            if ![Some(key), ca.as_ref()].into_iter().flatten().all(|path| path.is_absolute()) {
+                return Err("verifier.key and verifier.ca should begin with '/'".into());
+            }
+        }
         if self.keep == 0 {
             return Err("keep is 0: at least the log of the running boot is kept, 1".into());
         }
@@ -137,6 +165,7 @@ impl Default for Settings {
             pcr: default_pcr(),
             directory: default_directory(),
             keep: default_keep(),
+            verifier: None,
         }
     }
 }
@@ -197,6 +226,11 @@ mod tests {
             (r#"{"version":1,"tcti":"device:\u0000"}"#, "like 'device:"),
             (r#"{"version":1,"keep":0}"#, "at least the log of the running boot"),
             (r#"{"version":1} x"#, "trailing characters"),
+            (r#"{"version":1,"verifier":{"url":"https://a"}}"#, "missing field `key`"),
+            (r#"{"version":1,"verifier":{"url":"http://a","key":"/k"}}"#, "begin with https://"),
+            (r#"{"version":1,"verifier":{"url":"https://a","key":"k"}}"#, "begin with '/'"),
+            (r#"{"version":1,"verifier":{"url":"https://a","key":"/k","ca":"c"}}"#, "with '/'"),
+            (r#"{"version":1,"verifier":{"url":"https://a","key":"/k","x":1}}"#, "unknown field"),
         ] {
             let problem = Settings::parse(document.as_bytes()).unwrap_err();
             assert!(problem.contains(expected), "{document}: {problem}");

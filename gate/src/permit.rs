@@ -27,6 +27,9 @@ pub struct Approval {
 pub struct Demands {
     /// The launch has to be measured, and the measurement to be verified at least by this one.
     pub measurement: Option<Verifier>,
+    /// The same, as far as rules of the host demand it. What the user asks for can't stand in for
+    /// that: a service of the user's own choice would say what the user likes.
+    pub by_rules: Option<Verifier>,
     /// Who demands that: rules of the host, or the user.
     pub by: Vec<String>,
 }
@@ -140,7 +143,7 @@ pub fn decide(
 
 /// What rules say about a pod as a whole, and what is to be done before it starts.
 fn about_pod(keys: &[String], launch: &Launch, policy: &HostPolicy) -> (Vec<Check>, Demands) {
-    let mut demands = Demands { measurement: launch.attest, by: Vec::new() };
+    let mut demands = Demands { measurement: launch.attest, ..Demands::default() };
     if launch.attest.is_some() {
         demands.by.push("--tpm-attest".to_owned());
     }
@@ -148,6 +151,7 @@ fn about_pod(keys: &[String], launch: &Launch, policy: &HostPolicy) -> (Vec<Chec
     for named in policy.rules().of_pod(keys, launch) {
         checks.extend(named.of_pod(launch));
         if let Some(verifier) = named.rule.measurement() {
+            demands.by_rules = demands.by_rules.max(Some(verifier));
             demands.measurement = demands.measurement.max(Some(verifier));
             demands.by.push(named.name.clone());
         }

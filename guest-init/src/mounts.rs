@@ -26,6 +26,10 @@ pub(crate) const APPS: &str = "/app";
 pub(crate) const VOLUMES: &str = "/volume";
 /// POSIX shared memory, which the apps of a pod share (appc `pods.md`: one IPC namespace).
 pub(crate) const SHARED_MEMORY: &str = "/shm";
+/// Where the secrets of a pod are, a file for each, on a tmpfs of their own.
+pub(crate) const SECRETS: &str = "/secrets";
+/// Where the socket is at which apps ask for evidence.
+pub(crate) const EVIDENCE: &str = "/evidence";
 /// An empty directory, to cover what apps must not see.
 pub(crate) const VOID: &str = "/void";
 /// What apps see as `/sys/fs`: a place for their cgroups, and nothing else.

@@ -3,10 +3,12 @@
 use crate::app::{self, Running, root, stdio::Stream};
 use crate::disk::{self, Disks};
 use crate::error::{Error, Tried};
+use crate::evidence::{Desk, Part};
 use crate::host::Host;
 use crate::image::{Images, News};
 use crate::process::{Namespace, block_signals};
 use crate::relay::Side;
+use crate::secrets::Waiting;
 use crate::{cgroup, mounts, network};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, chmod, chown, open};
@@ -46,9 +48,26 @@ pub fn run(host: &dyn Host) -> Result<(), Error> {
         None => return Err(Error::Refused("the host hung up before the set-up".into())),
     };
     let images = Images::default();
-    let mut session =
-        Session { host, control, pod: &pod, images, apps: Vec::new(), ended: Vec::new() };
-    let namespace = prepared.and_then(|()| session.set_up());
+    let mut session = Session {
+        host,
+        control,
+        pod: &pod,
+        images,
+        apps: Vec::new(),
+        ended: Vec::new(),
+        desk: None,
+    };
+    // First of all: the host has much to do before the secrets are here.
+    let waiting = pod.measured.as_ref().map(Waiting::new);
+    if let Some(waiting) = &waiting {
+        let key = ToHost::Key { public: waiting.public_key() };
+        write_to_host(&mut session.control, &key)?;
+    }
+    let namespace = prepared
+        .and_then(|()| session.set_up())
+        .and_then(|()| session.receive_secrets(waiting))
+        // Made after the key has gone, so that no other process ever has it.
+        .and_then(|()| Namespace::enter());
     let outcome = match &namespace {
         Ok(_) => session.run_apps(),
         Err(error) => {
@@ -86,6 +105,8 @@ struct Session<'a> {
     apps: Vec<Option<Running>>,
     /// Apps that have ended, whose connections the host may not have closed yet.
     ended: Vec<Running>,
+    /// Where apps ask for evidence, if there can be some.
+    desk: Option<Desk<'a>>,
 }
 
 /// What a descriptor that is polled belongs to; apps by index.
@@ -96,10 +117,11 @@ enum Source {
     Report(usize),
     Process(usize),
     Stream(usize, Stream, Side),
+    Desk(Part),
 }
 
 impl Session<'_> {
-    fn set_up(&mut self) -> Result<Namespace, Error> {
+    fn set_up(&mut self) -> Result<(), Error> {
         let pod = self.pod;
         rustix::system::sethostname(pod.hostname.as_bytes())
             .tried(format_args!("setting the host name \"{}\"", pod.hostname))?;
@@ -124,7 +146,29 @@ impl Session<'_> {
                 }
             }
         }
-        Namespace::enter()
+        Ok(())
+    }
+
+    /// Opens the socket for evidence, and waits for the pod's secrets, of a pod that has them.
+    fn receive_secrets(&mut self, waiting: Option<Waiting<'_>>) -> Result<(), Error> {
+        let Some((waiting, measured)) = waiting.zip(self.pod.measured.as_ref()) else {
+            return Ok(());
+        };
+        self.desk = Some(Desk::open(measured, waiting.public_key(), self.host)?);
+        if measured.secrets.is_empty() {
+            return Ok(());
+        }
+        loop {
+            match read_to_guest(&mut self.control)? {
+                Some(ToGuest::Secrets { sealed }) => return waiting.place(&sealed),
+                // There is no app yet that these could be for.
+                Some(ToGuest::Signal { .. } | ToGuest::Resize { .. }) => {}
+                Some(ToGuest::Setup(_)) => {
+                    return Err(Error::Refused("the host sent the set-up again".into()));
+                }
+                None => return Err(Error::Refused("the host hung up before the secrets".into())),
+            }
+        }
     }
 
     fn mount_disks(&mut self) -> Result<(), Error> {
@@ -167,12 +211,20 @@ impl Session<'_> {
                         self.take_report(index)?;
                         self.take_end(index)?;
                     }
+                    Source::Desk(part) => {
+                        if let Some(desk) = &mut self.desk {
+                            desk.react(part, events);
+                        }
+                    }
                     Source::Stream(index, stream, side) => {
                         if let Some(app) = &mut self.apps[index] {
                             app.streams.react(stream, side, events);
                         }
                     }
                 }
+            }
+            if let Some(desk) = &mut self.desk {
+                desk.tidy(Instant::now());
             }
             self.take_leave()?;
         }
@@ -195,10 +247,13 @@ impl Session<'_> {
                 }),
             );
         }
+        let desk = self.desk.iter().flat_map(Desk::interests);
+        watched.extend(desk.map(|(part, fd, flags)| (Source::Desk(part), fd, flags)));
         let mut fds: Vec<_> =
             watched.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         let last_call = self.apps.iter().flatten().filter_map(Running::last_call).min();
-        wait(&mut fds, last_call);
+        let visit = self.desk.as_ref().and_then(Desk::deadline);
+        wait(&mut fds, last_call.into_iter().chain(visit).min());
         let found = fds.iter().map(PollFd::revents);
         let sources = watched.iter().map(|(source, ..)| *source);
         sources.zip(found).filter(|(_, found)| !found.is_empty()).collect()
@@ -217,8 +272,8 @@ impl Session<'_> {
                     app.streams.resize(size);
                 }
             }
-            // The pod is set up once.
-            ToGuest::Setup(_) => {}
+            // The pod is set up once, and has its secrets by then.
+            ToGuest::Setup(_) | ToGuest::Secrets { .. } => {}
         }
         Ok(())
     }

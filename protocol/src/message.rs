@@ -1,4 +1,5 @@
 use crate::Text;
+use crate::secret::KEY;
 use serde::{Deserialize, Serialize};
 
 /// Of how many corrupted blocks of an image the host is told at most.
@@ -13,6 +14,12 @@ pub enum ToHost {
         version: u16,
         /// The running kernel's release, as of `uname -r`.
         kernel: Text,
+    },
+    /// The public half of the key that this guest has made for its secrets. The first message after
+    /// the set-up of a pod that has [`Pod::measured`], and only of such a one.
+    Key {
+        /// An X25519 key, see [`crate::secret`].
+        public: [u8; KEY],
     },
     /// An app's program was executed.
     Started {
@@ -93,6 +100,11 @@ pub enum Level {
 pub enum ToGuest {
     /// The answer to [`ToHost::Hello`]: set this pod up and start its apps.
     Setup(Pod),
+    /// The pod's secrets, once, if [`Measured::secrets`] names some: apps start when they are there.
+    Secrets {
+        /// One for each name, in their order, sealed for [`ToHost::Key`] (see [`crate::secret`]).
+        sealed: Vec<Vec<u8>>,
+    },
     /// Send this signal to an app's main process.
     Signal {
         /// Index into [`Pod::apps`].
@@ -126,6 +138,29 @@ pub struct Pod {
     pub volumes: Vec<Volume>,
     /// The apps, in the order of the command line.
     pub apps: Vec<App>,
+    /// What a pod has whose launch is in the host's TPM.
+    pub measured: Option<Measured>,
+}
+
+/// A pod whose launch is in the host's TPM: its guest makes a key, and answers its apps who ask for
+/// evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The pod's UUID as text.
+    pub uuid: String,
+    /// Whose pod it is; empty for nobody's.
+    pub tenant: String,
+    /// Its secrets.
+    pub secrets: Vec<Secret>,
+}
+
+/// A secret of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// Its name in the pod, that of a file in `/run/secrets`.
+    pub name: String,
+    /// The name that it is sealed with: what whoever has it calls it.
+    pub sealed_as: String,
 }
 
 /// A virtio-blk disk that holds an image: an EROFS file system, and the tree of hashes that it is

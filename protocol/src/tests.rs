@@ -12,6 +12,7 @@ fn status() -> impl Strategy<Value = ExitStatus> {
 fn to_host() -> impl Strategy<Value = ToHost> {
     prop_oneof![
         (any::<u16>(), text()).prop_map(|(version, kernel)| ToHost::Hello { version, kernel }),
+        any::<[u8; secret::KEY]>().prop_map(|public| ToHost::Key { public }),
         any::<u16>().prop_map(|app| ToHost::Started { app }),
         (any::<u16>(), status(), any::<bool>()).prop_map(|(app, status, out_of_memory)| {
             ToHost::Exited { app, status, out_of_memory }
@@ -97,15 +98,19 @@ fn app() -> impl Strategy<Value = App> {
 
 fn pod() -> impl Strategy<Value = Pod> {
     let disks = (list(image()), proptest::option::of(".{0,24}"));
-    let rest = (list(volume()), list(app()));
+    let secret = (".{0,24}", ".{0,24}").prop_map(|(name, sealed_as)| Secret { name, sealed_as });
+    let measured = (".{0,24}", ".{0,24}", list(secret))
+        .prop_map(|(uuid, tenant, secrets)| Measured { uuid, tenant, secrets });
+    let rest = (list(volume()), list(app()), proptest::option::of(measured));
     (".{0,24}", proptest::option::of(".{0,24}"), disks, rest).prop_map(
-        |(hostname, share_tag, (images, scratch), (volumes, apps))| Pod {
+        |(hostname, share_tag, (images, scratch), (volumes, apps, measured))| Pod {
             hostname,
             share_tag,
             images,
             scratch,
             volumes,
             apps,
+            measured,
         },
     )
 }
@@ -113,6 +118,7 @@ fn pod() -> impl Strategy<Value = Pod> {
 fn to_guest() -> impl Strategy<Value = ToGuest> {
     prop_oneof![
         pod().prop_map(ToGuest::Setup),
+        list(bytes()).prop_map(|sealed| ToGuest::Secrets { sealed }),
         any::<(u16, u8)>().prop_map(|(app, signal)| ToGuest::Signal { app, signal }),
         (any::<u16>(), size()).prop_map(|(app, size)| ToGuest::Resize { app, size }),
     ]
@@ -152,6 +158,26 @@ proptest! {
     }
 
     #[test]
+    fn any_bytes_are_a_question_for_evidence_or_an_error(
+        bytes in proptest::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let mut wire = bytes.as_slice();
+        if let Ok(nonce) = evidence::read_question(&mut wire) {
+            let mut written = Vec::new();
+            evidence::write_question(&mut written, &nonce).unwrap();
+            prop_assert_eq!([&written, wire].concat(), bytes);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_a_header_of_an_answer_or_none(bytes in any::<[u8; evidence::Header::LENGTH]>()) {
+        if let Some(header) = evidence::Header::parse(bytes) {
+            prop_assert_eq!(header.to_bytes(), bytes);
+            prop_assert!(header.length <= evidence::MAX_EVIDENCE);
+        }
+    }
+
+    #[test]
     fn text_shows_nothing_that_steers_a_terminal(text in text()) {
         prop_assert!(!text.to_string().chars().any(char::is_control));
     }
@@ -180,6 +206,7 @@ fn disks_take_little_of_a_frame() {
         scratch: Some("x".repeat(20)),
         volumes: Vec::new(),
         apps: Vec::new(),
+        measured: None,
     };
     let mut wire = Vec::new();
     write_to_guest(&mut wire, &ToGuest::Setup(pod)).unwrap();
@@ -208,4 +235,33 @@ fn a_connection_that_ends_inside_a_frame_is_an_error() {
 fn exit_statuses_are_those_of_a_shell() {
     assert_eq!(ExitStatus::Code(7).shell_code(), 7);
     assert_eq!(ExitStatus::Signal(9).shell_code(), 137);
+}
+
+#[test]
+fn as_many_secrets_as_a_pod_can_have_fit_into_a_frame() {
+    let sealed = vec![vec![0xff; secret::MAX + secret::OVERHEAD]; secret::MAX_COUNT];
+    write_to_guest(&mut Vec::new(), &ToGuest::Secrets { sealed }).unwrap();
+}
+
+#[test]
+fn a_question_without_a_nonce_or_with_too_long_a_one_is_none() {
+    for nonce in [&[][..], &[0; evidence::MAX_NONCE + 1], &[0; 300]] {
+        assert!(evidence::write_question(&mut Vec::new(), nonce).is_err());
+    }
+    assert!(evidence::read_question(&mut [0, 1].as_slice()).is_err());
+    assert!(evidence::read_question(&mut [65; 66].as_slice()).is_err());
+    assert!(evidence::read_question(&mut [2, 1].as_slice()).is_err());
+}
+
+#[test]
+fn no_answer_announces_more_than_can_follow() {
+    use evidence::{Header, Kind};
+    for (kind, most) in
+        [(Kind::Evidence, evidence::MAX_EVIDENCE), (Kind::Busy, 0), (Kind::Refused, 1024)]
+    {
+        let header = Header { kind, length: most };
+        assert_eq!(Header::parse(header.to_bytes()), Some(header));
+        assert_eq!(Header::parse(Header { kind, length: most + 1 }.to_bytes()), None);
+    }
+    assert_eq!(Header::parse([3, 0, 0, 0, 0]), None);
 }

@@ -13,14 +13,22 @@ use super::{
 use sandbox_attestation::settings::Settings;
 use sandbox_attestation::{
     Pcrs,
-    log::{Entry, File, Limits, Recovery, recover, start},
+    log::{Checkpoint, Entry, File, Limits, Recovery, Summary, recover},
     record::{End, Event, Exit, Launch, Reason, Record, Start, Uuid, VersionOne},
     session::{Failure, FailureKind},
+    verify::Seen,
 };
-use std::path::Path;
+use std::{path::Path, thread::sleep, time::Duration};
 
 /// No recovery needs more steps: begin; or append an exit, extend a launch, extend its exit.
 const STEPS: usize = 6;
+
+/// The file of the directory with what is known of the log, see [`Checkpoint`].
+const CHECKPOINT: &str = "checkpoint.json";
+
+/// How often is looked whether the clock of the file system has ticked, and the pause in between: the
+/// slowest one ticks a hundred times a second.
+const TICKS: (usize, Duration) = (12, Duration::from_millis(1));
 
 /// The log as it was before our turn. Reading it takes longer the more launches there were, and
 /// nobody has to wait for that.
@@ -33,11 +41,17 @@ pub(super) struct Early {
 }
 
 impl Early {
-    /// Reads the log, if there is one. What goes wrong is found, and told, when it is our turn.
+    /// Reads the log, if there is one that has to be read. What goes wrong is found, and told, when
+    /// it is our turn.
     pub(super) fn read(directory: &Path) -> Option<Self> {
         let boot = host::boot().ok()?;
         let length = length(directory, &boot)?;
         let mut file = File::open(directory, &boot).ok()?;
+        let known = std::fs::read(directory.join(CHECKPOINT)).ok();
+        let known = known.and_then(|text| serde_json::from_slice::<Checkpoint>(&text).ok());
+        if known.is_some_and(|known| file.stamp().is_ok_and(|stamp| known.fits(&boot, &stamp))) {
+            return None;
+        }
         let parsed = file.read(&Limits::default()).ok()?;
         // Somebody writes to it.
         let settled = parsed.torn.is_none() && self::length(directory, &boot) == Some(length);
@@ -61,10 +75,17 @@ fn length(directory: &Path, boot: &Uuid) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
-    entries: Vec<Entry>,
     boot: Uuid,
     pcr: u8,
     active: Active,
+    /// What is known of the log; nothing before it begins.
+    summary: Option<Summary>,
+    /// All entries, where they had to be read.
+    entries: Option<Vec<Entry>>,
+    /// Those that were written now.
+    fresh: Vec<Entry>,
+    /// What was known of the log before the last launch.
+    before: Option<Summary>,
 }
 
 impl Journal {
@@ -79,18 +100,27 @@ impl Journal {
         let (pcr, boot) = (settings.pcr, host::boot()?);
         let active = banks::active(tpm, pcr)?;
         active.chief()?;
+        let mut now = banks::register(tpm, &active.banks, pcr)?;
         watch.step("read the log");
-        let (file, entries, torn) = match early.and_then(|it| it.still(turn.path(), &boot)) {
-            Some((file, entries)) => (file, entries, None),
+        let mut file = File::open(turn.path(), &boot).map_err(unusable)?;
+        let summary = known(turn, &file, &boot).and_then(|it| it.believed(pcr.into(), &now));
+        let (entries, fresh, before) = (None, Vec::new(), None);
+        if summary.is_some() {
+            return Ok(Self { file, boot, pcr, active, summary, entries, fresh, before });
+        }
+        let (entries, torn) = match early.and_then(|it| it.still(turn.path(), &boot)) {
+            Some((read, entries)) => {
+                file = read;
+                (entries, None)
+            }
             None => {
-                let mut file = File::open(turn.path(), &boot).map_err(unusable)?;
                 let parsed = file.read(&Limits::default()).map_err(unusable)?;
-                (file, parsed.entries, parsed.torn)
+                (parsed.entries, parsed.torn)
             }
         };
-        let mut journal = Self { file, entries, boot, pcr, active };
-        journal.consistent()?;
-        let mut now = journal.register(tpm)?;
+        consistent(&entries, &boot, pcr)?;
+        let entries = Some(entries);
+        let mut journal = Self { file, boot, pcr, active, summary, entries, fresh, before };
         // Whether it is for us to change the log is known only when log and register have been held
         // against each other.
         let mut next = journal.recovery(&now)?;
@@ -99,7 +129,11 @@ impl Journal {
         }
         for _ in 0..STEPS {
             match next {
-                Recovery::Agrees => return Ok(journal),
+                Recovery::Agrees => {
+                    journal.summary = Summary::of(journal.all()).map_err(unusable)?;
+                    journal.fresh.clear();
+                    return Ok(journal);
+                }
                 Recovery::Begin => {
                     let keep = usize::try_from(settings.keep).unwrap_or(usize::MAX);
                     journal.begin(tpm, turn, watch, &now, keep)?;
@@ -108,7 +142,13 @@ impl Journal {
                     let event = journal.exit(pod, launch, End::Reason(Reason::Aborted));
                     journal.log(event, watch)?;
                 }
-                Recovery::Extend(index) => journal.extend(index, tpm)?,
+                Recovery::Extend(index) => {
+                    let entry = journal.all().get(index).cloned().ok_or_else(|| {
+                        let message = format!("the log has no entry {index} to extend");
+                        Failure::new(FailureKind::Log, message)
+                    })?;
+                    banks::extend(tpm, pcr, &entry.digests)?;
+                }
             }
             now = journal.register(tpm)?;
             next = journal.recovery(&now)?;
@@ -119,9 +159,49 @@ impl Journal {
         ))
     }
 
-    /// The entries.
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// Keeps what is known of the log for the next process. If it can't be kept, that one reads it.
+    pub(super) fn keep(&self, turn: &Turn) {
+        let Some(summary) = &self.summary else { return };
+        if self.fresh.is_empty() && self.entries.is_none() {
+            return;
+        }
+        for _ in 0..TICKS.0 {
+            match self.file.settled() {
+                Ok(Some(stamp)) => {
+                    let _ = turn.keep(CHECKPOINT, &Checkpoint::new(summary.clone(), stamp));
+                    return;
+                }
+                Ok(None) => sleep(TICKS.1),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// All entries that are in memory.
+    fn all(&self) -> &[Entry] {
+        self.entries.as_deref().unwrap_or_default()
+    }
+
+    /// The log as lines: a pod's own records in full, others' as digests; or all in full.
+    pub(super) fn text(&mut self, pod: Option<&Uuid>) -> Result<String, Failure> {
+        if let Some(pod) = pod {
+            return self.file.redacted_for(pod, &Limits::default()).map_err(unusable);
+        }
+        let parsed = self.file.read(&Limits::default()).map_err(unusable)?;
+        lines(&parsed.entries)
+    }
+
+    /// What was known before the last launch, and the lines since.
+    pub(super) fn news(&self) -> Result<Option<(Seen, String)>, Failure> {
+        let Some(before) = &self.before else { return Ok(None) };
+        let fresh = self.fresh.iter().filter(|entry| entry.recnum >= before.records);
+        let fresh: Vec<_> = fresh.cloned().collect();
+        let seen = Seen {
+            records: before.records,
+            values: before.values.clone(),
+            start: before.start.clone(),
+        };
+        Ok(Some((seen, lines(&fresh)?)))
     }
 
     /// The running boot.
@@ -142,6 +222,7 @@ impl Journal {
         watch: &Watch,
     ) -> Result<u64, Failure> {
         let number = self.next();
+        self.before.clone_from(&self.summary);
         let launch = Launch {
             version: VersionOne,
             boot_id: self.boot.clone(),
@@ -165,7 +246,27 @@ impl Journal {
         tpm: &mut Tpm,
         watch: &Watch,
     ) -> Result<u64, Failure> {
-        let known = usize::try_from(launch).ok().and_then(|index| self.entries.get(index));
+        let open = self.summary.as_ref().and_then(|summary| summary.open.get(&launch));
+        if open != Some(pod)
+            && let Some(recnum) = self.ended(pod, launch)?
+        {
+            return Ok(recnum);
+        }
+        let event = self.exit(pod.clone(), launch, end);
+        self.append(event, tpm, watch)
+    }
+
+    /// Looks for the end of a launch in all of the log.
+    fn ended(&mut self, pod: &Uuid, launch: u64) -> Result<Option<u64>, Failure> {
+        let read;
+        let entries = match &self.entries {
+            Some(entries) => entries,
+            None => {
+                read = self.file.read(&Limits::default()).map_err(unusable)?.entries;
+                &read
+            }
+        };
+        let known = usize::try_from(launch).ok().and_then(|index| entries.get(index));
         match known.and_then(|entry| entry.content.as_ref()) {
             Some(Event::Launch(launch)) if launch.record.pod == *pod => {}
             _ => {
@@ -175,14 +276,10 @@ impl Journal {
                 ));
             }
         }
-        let ended = self.entries.iter().find(
+        let ended = entries.iter().find(
             |entry| matches!(&entry.content, Some(Event::Exit(exit)) if exit.launch == launch),
         );
-        if let Some(entry) = ended {
-            return Ok(entry.recnum);
-        }
-        let event = self.exit(pod.clone(), launch, end);
-        self.append(event, tpm, watch)
+        Ok(ended.map(|entry| entry.recnum))
     }
 
     fn exit(&self, pod: Uuid, launch: u64, end: End) -> Event {
@@ -221,27 +318,29 @@ impl Journal {
     }
 
     fn append(&mut self, event: Event, tpm: &mut Tpm, watch: &Watch) -> Result<u64, Failure> {
-        let index = self.log(event, watch)?;
-        self.extend(index, tpm)?;
-        Ok(self.entries[index].recnum)
+        let entry = self.log(event, watch)?;
+        banks::extend(tpm, self.pcr, &entry.digests)?;
+        match &mut self.summary {
+            Some(summary) => summary.push(&entry).map_err(unusable)?,
+            None => {
+                self.summary = Summary::of(std::slice::from_ref(&entry)).map_err(unusable)?;
+            }
+        }
+        Ok(entry.recnum)
     }
 
-    /// Writes an event into the log and onto the disk; returns its index.
-    fn log(&mut self, event: Event, watch: &Watch) -> Result<usize, Failure> {
+    /// Writes an event into the log and onto the disk.
+    fn log(&mut self, event: Event, watch: &Watch) -> Result<Entry, Failure> {
         watch.step("write the log");
         let banks = self.active.banks.iter().copied();
         let entry = Entry::new(self.next(), self.pcr.into(), event, banks)
             .map_err(|error| Failure::new(FailureKind::Request, error))?;
         self.file.append(&entry).map_err(unusable)?;
-        self.entries.push(entry);
-        Ok(self.entries.len() - 1)
-    }
-
-    fn extend(&self, index: usize, tpm: &mut Tpm) -> Result<(), Failure> {
-        let entry = self.entries.get(index).ok_or_else(|| {
-            Failure::new(FailureKind::Log, format!("the log has no entry {index} to extend"))
-        })?;
-        banks::extend(tpm, self.pcr, &entry.digests)
+        if let Some(entries) = &mut self.entries {
+            entries.push(entry.clone());
+        }
+        self.fresh.push(entry.clone());
+        Ok(entry)
     }
 
     fn register(&self, tpm: &mut Tpm) -> Result<Pcrs, Failure> {
@@ -249,22 +348,38 @@ impl Journal {
     }
 
     fn recovery(&self, now: &Pcrs) -> Result<Recovery, Failure> {
-        recover(&self.entries, now).map_err(|error| Failure::new(FailureKind::LogMismatch, error))
-    }
-
-    /// Whether the log is of this boot and of the register that the settings name.
-    fn consistent(&self) -> Result<(), Failure> {
-        consistent(&self.entries, &self.boot, self.pcr)
+        recover(self.all(), now).map_err(|error| Failure::new(FailureKind::LogMismatch, error))
     }
 
     fn next(&self) -> u64 {
-        self.entries.len() as u64
+        match (&self.entries, &self.summary) {
+            (Some(entries), _) => entries.len() as u64,
+            (None, summary) => summary.as_ref().map_or(0, |summary| summary.records),
+        }
     }
 
     /// What the host's owner should know.
     pub(super) fn warnings(&self) -> Vec<String> {
-        warnings(&self.entries, &self.active, self.pcr)
+        let start = self.summary.as_ref().map(|summary| &summary.start);
+        warnings(start, &self.active, self.pcr)
     }
+}
+
+/// What is known of a log whose file looks like this one.
+fn known(turn: &Turn, file: &File, boot: &Uuid) -> Option<Checkpoint> {
+    // Whatever is wrong with it, the log itself says more.
+    let known = turn.load::<Checkpoint>(CHECKPOINT).ok()??;
+    known.fits(boot, &file.stamp().ok()?).then_some(known)
+}
+
+/// As they are in the log.
+fn lines(entries: &[Entry]) -> Result<String, Failure> {
+    let mut log = String::new();
+    for entry in entries {
+        let line = entry.to_json_seq().map_err(unusable)?;
+        log.push_str(std::str::from_utf8(&line).map_err(unusable)?);
+    }
+    Ok(log)
 }
 
 /// Whether the log is of this boot and of the register that the settings name.
@@ -293,10 +408,10 @@ pub(super) fn consistent(entries: &[Entry], boot: &Uuid, pcr: u8) -> Result<(), 
 }
 
 /// What the host's owner should know.
-pub(super) fn warnings(entries: &[Entry], active: &Active, pcr: u8) -> Vec<String> {
+pub(super) fn warnings(start: Option<&Start>, active: &Active, pcr: u8) -> Vec<String> {
     let mut warnings = Vec::new();
-    let used = start(entries)
-        .is_some_and(|start| start.pcr_before.values().flatten().any(|&byte| byte != 0));
+    let used =
+        start.is_some_and(|start| start.pcr_before.values().flatten().any(|&byte| byte != 0));
     if used {
         warnings.push(format!(
             "register {pcr} was not untouched when the log of this boot began, so that verifiers \

@@ -10,9 +10,10 @@
 //! | brings log and register to agree, if another process was killed | [`journal`] |
 //! | appends, syncs, extends | [`journal`] |
 //! | makes or loads the keys, quotes, opens a credential | [`keys`], [`quote`] |
+//! | keeps keys for secrets, and gives them out | [`seal`] |
 //! | answers | [`watch`] |
 //!
-//! Commands go to the TPM in the clear: whoever sits on the wire between processor and chip can
+//! Commands go to the TPM in the clear, but for what [`seal`] does: whoever sits on the wire between processor and chip can
 //! change them. A quote over what the caller made up shows such changes; nothing on this host can.
 
 mod banks;
@@ -22,6 +23,7 @@ mod host;
 mod journal;
 mod keys;
 mod quote;
+mod seal;
 mod service;
 mod store;
 mod tpm;

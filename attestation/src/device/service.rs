@@ -3,17 +3,17 @@
 use super::{
     banks, confine, host,
     journal::{self, Early, Journal},
-    keys, quote,
+    keys, quote, seal,
     store::Turn,
     tpm::Tpm,
     watch::Watch,
 };
 use sandbox_attestation::{
-    log::{File, Limits, Recovery, recover, redacted_for},
+    log::{File, Limits, Recovery, recover, start},
     record::{End, Reason, Uuid},
     session::{
         Answer, Ask, Failure, FailureKind, Launched, LogState, MAX_REQUEST, Opening, Quoted,
-        Request, Status, VERSION, read,
+        Request, Status, Times, VERSION, read,
     },
     settings::Settings,
 };
@@ -22,6 +22,7 @@ use std::{
     io::stdin,
     os::{fd::AsFd as _, unix::net::UnixStream},
     process::{self, ExitCode},
+    time::{Duration, Instant},
 };
 use tss_esapi::{
     constants::{CapabilityType, PropertyTag},
@@ -60,8 +61,10 @@ fn run() -> Result<(), String> {
         Request::Launch { record, .. } => Some(record.pod.clone()),
         _ => None,
     };
+    let mut later = None;
     let answer = match opening.version == VERSION {
-        true => answer(&opening.settings, request, &watch, early).unwrap_or_else(Answer::Failed),
+        true => answer(&opening.settings, request, &watch, early, &mut later)
+            .unwrap_or_else(Answer::Failed),
         false => Answer::Failed(Failure::new(
             FailureKind::Request,
             format!("sandbox and sandbox-attest are of different versions ({})", opening.version),
@@ -71,9 +74,12 @@ fn run() -> Result<(), String> {
         Answer::Launched(launched) => Some(launched.recnum),
         _ => None,
     };
-    if !watch.answer(answer)
-        && let (Some(pod), Some(launch)) = (pod, launched)
-    {
+    let is_taken = watch.answer(answer);
+    // Still our turn, but nobody waits for the answer any more.
+    if let Some((turn, journal)) = later {
+        journal.keep(&turn);
+    }
+    if !is_taken && let (Some(pod), Some(launch)) = (pod, launched) {
         // Nobody is there any more who would start it.
         abort(&opening.settings, &pod, launch, &opening)?;
     }
@@ -86,7 +92,9 @@ fn abort(settings: &Settings, pod: &Uuid, launch: u64, opening: &Opening) -> Res
     let watch = Watch::start(nobody, opening.patience).map_err(|error| error.to_string())?;
     let end = End::Reason(Reason::Aborted);
     let request = Request::Exit { pod: pod.clone(), launch, end };
-    answer(settings, request, &watch, None).map(|_| ()).map_err(|failure| failure.message)
+    answer(settings, request, &watch, None, &mut None)
+        .map(|_| ())
+        .map_err(|failure| failure.message)
 }
 
 fn answer(
@@ -94,13 +102,16 @@ fn answer(
     request: Request,
     watch: &Watch,
     early: Option<Early>,
+    later: &mut Option<(Turn, Journal)>,
 ) -> Result<Answer, Failure> {
     settings.check().map_err(|problem| Failure::new(FailureKind::Request, problem))?;
+    let begin = Instant::now();
     let turn = Turn::wait(&settings.directory, watch)?;
+    let came = Instant::now();
     let mut tpm = Tpm::open(&settings.tcti, watch)?;
     let tpm = &mut tpm;
     Ok(match request {
-        Request::Launch { record, quote } => {
+        Request::Launch { record, quote, briefly } => {
             let mut journal = Journal::open(settings, &turn, tpm, watch, early)?;
             // Before anything is written: what can't be asked for should leave no trace.
             if let Some(ask) = &quote {
@@ -108,18 +119,34 @@ fn answer(
             }
             let recnum = journal.launch(*record, tpm, watch)?;
             let quote = match quote {
-                Some(ask) => Some(Box::new(quoted(settings, &turn, tpm, &journal, &ask)?)),
+                Some(ask) => {
+                    Some(Box::new(quoted(settings, &turn, tpm, &mut journal, &ask, briefly)?))
+                }
                 None => None,
             };
-            Answer::Launched(Launched { recnum, quote, warnings: journal.warnings() })
+            let warnings = journal.warnings();
+            let times = Times {
+                wait: microseconds(came - begin),
+                work: microseconds(came.elapsed()),
+                tpm: microseconds(tpm.spent()),
+            };
+            match briefly {
+                true => *later = Some((turn, journal)),
+                // This answer is long, and who takes it may be slow: others should not wait for that.
+                false => journal.keep(&turn),
+            }
+            Answer::Launched(Launched { recnum, quote, warnings, times })
         }
         Request::Exit { pod, launch, end } => {
             let mut journal = Journal::open(settings, &turn, tpm, watch, early)?;
-            Answer::Recorded { recnum: journal.end(&pod, launch, end, tpm, watch)? }
+            let recnum = journal.end(&pod, launch, end, tpm, watch)?;
+            journal.keep(&turn);
+            Answer::Recorded { recnum }
         }
         Request::Quote(ask) => {
-            let journal = Journal::open(settings, &turn, tpm, watch, early)?;
-            Answer::Quoted(Box::new(quoted(settings, &turn, tpm, &journal, &ask)?))
+            let mut journal = Journal::open(settings, &turn, tpm, watch, early)?;
+            journal.keep(&turn);
+            Answer::Quoted(Box::new(quoted(settings, &turn, tpm, &mut journal, &ask, false)?))
         }
         Request::Init(options) => {
             banks::active(tpm, settings.pcr)?.chief()?;
@@ -130,30 +157,37 @@ fn answer(
         Request::Activate(credential) => {
             Answer::Activated { secret: keys::activate(tpm, &turn, &credential)?.into() }
         }
+        Request::Seal { key, selection } => {
+            Answer::Sealed(seal::seal(tpm, &key.0, &selection, settings.pcr)?)
+        }
+        Request::Release(release) => {
+            Answer::Released { sealed: seal::release(tpm, &release)?.into() }
+        }
     })
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn quoted(
     settings: &Settings,
     turn: &Turn,
     tpm: &mut Tpm,
-    journal: &Journal,
+    journal: &mut Journal,
     ask: &Ask,
+    briefly: bool,
 ) -> Result<Quoted, Failure> {
     let selection = quote::selection(ask, journal.active().chief()?, settings.pcr)?;
     let key = keys::attestation_key(tpm, turn)?;
     let signed = quote::quote(tpm, &key, &ask.qualifying_data.0, &selection)?;
     let identity = key.identity.clone();
     key.unload(tpm)?;
-    let entries = match &ask.pod {
-        Some(pod) => redacted_for(journal.entries(), |other| other == pod),
-        None => journal.entries().to_vec(),
+    let news = if briefly { journal.news()? } else { None };
+    let (seen, log) = match news {
+        Some((seen, log)) => (Some(seen), log),
+        None => (None, journal.text(ask.pod.as_ref())?),
     };
-    let mut log = String::new();
-    for entry in &entries {
-        let line = entry.to_json_seq().map_err(journal::unusable)?;
-        log.push_str(std::str::from_utf8(&line).map_err(journal::unusable)?);
-    }
     let values = signed.values.into_iter().map(|(bank, values)| {
         (bank, values.into_iter().map(|(pcr, value)| (pcr.into(), value.into())).collect())
     });
@@ -165,6 +199,7 @@ fn quoted(
         pcr: settings.pcr,
         boot_id: journal.boot().clone(),
         log,
+        seen,
         firmware_log: host::firmware_log(&settings.tcti).map(Into::into),
         warnings: journal.warnings(),
     })
@@ -198,7 +233,7 @@ fn status(
             (parsed.entries, state)
         }
     };
-    let mut warnings = journal::warnings(&entries, &active, settings.pcr);
+    let mut warnings = journal::warnings(start(&entries), &active, settings.pcr);
     let used = now.values().flatten().any(|&byte| byte != 0);
     if log == LogState::Empty && used {
         warnings.push(format!(

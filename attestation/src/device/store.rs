@@ -18,8 +18,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The most bytes of a file with keys.
-const MAX: u64 = 64 << 10;
+/// The most bytes of a file with keys, or with what is known of the log.
+const MAX: u64 = 1 << 20;
 
 /// The directory, and the turn: while it is held, no other process uses log or TPM.
 #[derive(Debug)]
@@ -108,6 +108,17 @@ impl Turn {
         renameat(&self.directory, &new, &self.directory, name)
             .and_then(|()| rustix::fs::fsync(&self.directory))
             .map_err(|error| failed(error.into()))
+    }
+
+    /// The same for one that costs only time if it is lost: it is replaced in one step, and the disk
+    /// is not waited for.
+    pub(super) fn keep(&self, name: &str, value: &impl Serialize) -> io::Result<()> {
+        let new = format!("{name}.new");
+        let flags =
+            OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
+        let file = openat(&self.directory, &new, flags, Mode::RUSR | Mode::WUSR)?;
+        File::from(file).write_all(&serde_json::to_vec(value)?)?;
+        Ok(renameat(&self.directory, &new, &self.directory, name)?)
     }
 
     /// Removes a document, if it is there.

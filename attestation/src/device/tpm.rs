@@ -35,6 +35,8 @@ pub(super) struct Tpm {
     watch: Watch,
     /// No resource manager between us and the TPM: what killed processes left in it stays in it.
     direct: bool,
+    /// How long it has been waited for.
+    spent: Duration,
 }
 
 impl Tpm {
@@ -42,6 +44,7 @@ impl Tpm {
     pub(super) fn open(tcti: &str, watch: &Watch) -> Result<Self, Failure> {
         watch.step("open the TPM");
         let name = parse(tcti)?;
+        let begin = Instant::now();
         if let Some(path) = tcti.strip_prefix("device:") {
             probe(path)?;
         }
@@ -50,7 +53,12 @@ impl Tpm {
             Failure::new(FailureKind::NoTpm, format!("{said} (tcti is {tcti})"))
         })?;
         let direct = !(tcti.starts_with("device:/dev/tpmrm") || tcti.starts_with("tabrmd"));
-        Ok(Self { context, watch: watch.clone(), direct })
+        Ok(Self { context, watch: watch.clone(), direct, spent: begin.elapsed() })
+    }
+
+    /// How long the TPM took, for everything that it was asked.
+    pub(super) fn spent(&self) -> Duration {
+        self.spent
     }
 
     /// Sends a command, also again where the TPM asks for that.
@@ -66,10 +74,21 @@ impl Tpm {
     pub(super) fn try_call<T>(
         &mut self,
         step: &'static str,
-        mut command: impl FnMut(&mut Context) -> tss_esapi::Result<T>,
+        command: impl FnMut(&mut Context) -> tss_esapi::Result<T>,
     ) -> Result<tss_esapi::Result<T>, Failure> {
         self.watch.step(step);
         let begin = Instant::now();
+        let result = self.send(step, command, begin);
+        self.spent += begin.elapsed();
+        result
+    }
+
+    fn send<T>(
+        &mut self,
+        step: &'static str,
+        mut command: impl FnMut(&mut Context) -> tss_esapi::Result<T>,
+        begin: Instant,
+    ) -> Result<tss_esapi::Result<T>, Failure> {
         let (mut pause, longest) = PAUSES;
         let mut swept = !self.direct;
         loop {

@@ -101,15 +101,15 @@ impl Enrolment {
 }
 
 /// A name as hexadecimal digits.
-mod name {
+pub(crate) mod name {
     use super::*;
     use serde::{Deserializer, Serializer, de::Error as _};
 
-    pub(super) fn serialize<S: Serializer>(name: &Name, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(name: &Name, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(name)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
         let bytes = text::hex_bytes::deserialize(from)?;
         Name::parse(&bytes).map_err(D::Error::custom)
     }

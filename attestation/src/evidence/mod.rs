@@ -20,6 +20,7 @@ mod enrolment;
 mod record;
 pub(crate) mod text;
 
+pub(crate) use enrolment::name;
 pub use enrolment::{Counts, Enrolment, EnrolmentError};
 pub use record::{LoggedRecord, RecordDigest};
 
@@ -258,7 +259,7 @@ impl Evidence {
     }
 
     /// Bounds, which hold for evidence that is read and for evidence that is written.
-    fn check(&self) -> Result<(), EvidenceError> {
+    pub(crate) fn check(&self) -> Result<(), EvidenceError> {
         let member = |member, problem| Err(EvidenceError::Member { member, problem });
         if self.version != Self::VERSION {
             return Err(EvidenceError::Version(self.version));

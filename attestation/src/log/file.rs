@@ -9,7 +9,10 @@
 //!
 //! Whoever uses a [`File`] holds the lock of the directory meanwhile.
 
-use super::{Entry, Limits, LogError, Parsed, parse::Reader};
+use super::{
+    Entry, Limits, LogError, Parsed, Stamp,
+    parse::{Reader, Redacting},
+};
 use crate::{canonical::CanonicalError, record::Uuid};
 use rustix::{
     fs::{
@@ -141,15 +144,55 @@ impl File {
         Ok(top)
     }
 
+    /// How it looks now, see [`super::Checkpoint`].
+    ///
+    /// # Errors
+    /// See [`FileError`].
+    pub fn stamp(&self) -> Result<Stamp, FileError> {
+        Stamp::of(&self.file).map_err(at("look at", &self.path))
+    }
+
+    /// The same; nothing if it could change without looking different.
+    ///
+    /// # Errors
+    /// See [`FileError`].
+    pub fn settled(&self) -> Result<Option<Stamp>, FileError> {
+        Stamp::settled(&self.file).map_err(at("look at", &self.path))
+    }
+
     /// Reads all of it.
     ///
     /// # Errors
     /// See [`FileError`].
     pub fn read(&mut self, limits: &Limits) -> Result<Parsed, FileError> {
+        let length = self.file.metadata().map_err(at("read", &self.path))?.len();
+        let log = |error| FileError::Log { path: Text::of_os(&self.path), error };
+        let mut reader = Reader::new(length, *limits).map_err(log)?;
+        self.lines(length, limits, |line, last| reader.read(line, last))?;
+        self.length = length;
+        Ok(reader.finish())
+    }
+
+    /// What a pod's tenant may see of it, as [`super::redacted_for`] has it, and as lines. For a log
+    /// that is known to agree with the PCR: contents of others are not looked at.
+    ///
+    /// # Errors
+    /// See [`FileError`].
+    pub fn redacted_for(&mut self, pod: &Uuid, limits: &Limits) -> Result<String, FileError> {
+        let length = self.file.metadata().map_err(at("read", &self.path))?.len();
+        let mut redacting = Redacting::new(pod);
+        self.lines(length, limits, |line, _| redacting.read(line))?;
+        Ok(redacting.text)
+    }
+
+    fn lines(
+        &mut self,
+        length: u64,
+        limits: &Limits,
+        mut each: impl FnMut(&[u8], bool) -> Result<(), LogError>,
+    ) -> Result<(), FileError> {
         let io = at::<io::Error>("read", &self.path);
         let log = |error| FileError::Log { path: Text::of_os(&self.path), error };
-        let length = self.file.metadata().map_err(&io)?.len();
-        let mut reader = Reader::new(length, *limits).map_err(log)?;
         self.file.rewind().map_err(&io)?;
         // No more than was there: a length that grows meanwhile is found out when it is written to.
         let mut from = BufReader::with_capacity(BUFFER, (&self.file).take(length));
@@ -161,10 +204,9 @@ impl File {
                 break;
             }
             let last = from.fill_buf().map_err(&io)?.is_empty();
-            reader.read(&line, last).map_err(log)?;
+            each(&line, last).map_err(log)?;
         }
-        self.length = length;
-        Ok(reader.finish())
+        Ok(())
     }
 
     /// Appends an entry and syncs it to the disk. Only then the PCR may be extended.

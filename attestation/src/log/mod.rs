@@ -13,10 +13,12 @@
 //!   ones in every record, sorted by their number at the TCG.
 //! - `content` is an [`Event`] in canonical JSON; a digest is of these very bytes. The second kind
 //!   of record is what other tenants see of it.
+//! - Beside it is a [`Checkpoint`], so that a launch need not read all of it.
 //! - There is one way to write a record. Anything else is refused, so that what one program reads in
 //!   a log no other program reads differently.
 
 mod bank;
+mod checkpoint;
 mod entry;
 pub mod export;
 mod file;
@@ -27,6 +29,7 @@ mod replay;
 mod tests;
 
 pub use bank::{Bank, Pcrs};
+pub use checkpoint::{Checkpoint, Stamp, Summary};
 pub use entry::{Entry, redacted_for};
 pub use file::{File, FileError};
 pub use parse::{Limits, LogError, Parsed, parse};

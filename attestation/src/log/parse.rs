@@ -3,7 +3,7 @@
 use super::{Bank, EXTENSION, Entry, REDACTED};
 use crate::{
     canonical,
-    record::{Event, RecordError, from_hex},
+    record::{Event, RecordError, Uuid, from_hex},
 };
 use std::collections::BTreeMap;
 
@@ -219,6 +219,56 @@ impl Reader {
             }
             Event::Launch(_) | Event::Exit(_) => None,
         }
+    }
+}
+
+/// Takes lines of a log that is known to be in order, and leaves out what is not about one pod.
+pub(super) struct Redacting<'p> {
+    pod: &'p Uuid,
+    count: u64,
+    /// What is left.
+    pub(super) text: String,
+}
+
+impl<'p> Redacting<'p> {
+    pub(super) fn new(pod: &'p Uuid) -> Self {
+        Self { pod, count: 0, text: String::new() }
+    }
+
+    pub(super) fn read(&mut self, line: &[u8]) -> Result<(), LogError> {
+        let recnum = self.count;
+        let mut cursor = Cursor { line, at: 0 };
+        let malformed = |at| LogError::Malformed { recnum, at };
+        let (entry, content) = cursor.record().ok_or_else(|| malformed(cursor.at))?;
+        if entry.recnum != recnum {
+            return Err(LogError::Number { recnum, found: entry.recnum });
+        }
+        self.count += 1;
+        let text = std::str::from_utf8(line).map_err(|error| malformed(error.valid_up_to()))?;
+        match content {
+            Some(content) if recnum > 0 && !self.is_own(recnum, content)? => {
+                let rest = content.len() + "\",\"content\":}\n".len();
+                let head = text.len().checked_sub(rest).and_then(|end| text.get(..end));
+                let head = head.and_then(|head| head.strip_suffix(EXTENSION));
+                self.text.push_str(head.ok_or_else(|| malformed(0))?);
+                self.text.push_str(REDACTED);
+                self.text.push_str("\"}\n");
+            }
+            _ => self.text.push_str(text),
+        }
+        Ok(())
+    }
+
+    /// Whether an event is about the pod. Most don't even have its name.
+    fn is_own(&self, recnum: u64, content: &[u8]) -> Result<bool, LogError> {
+        let name = self.pod.as_str();
+        // The end of it does, and is so short that it is looked for quickly.
+        let end = name.get(12..).unwrap_or(name);
+        if std::str::from_utf8(content).is_ok_and(|content| !content.contains(end)) {
+            return Ok(false);
+        }
+        let event = Event::parse(content).map_err(|problem| LogError::Event { recnum, problem })?;
+        Ok(event.pod() == Some(self.pod))
     }
 }
 

@@ -124,9 +124,11 @@ pub fn recover(entries: &[Entry], now: &Pcrs) -> Result<Recovery, RecoverError> 
         bank,
         found: hex(now),
         expected: hex(&pcrs),
-        // Neither is extended by firmware or by a boot loader without shim; both can't be reset
-        // but with the host (TCG PC Client Platform TPM Profile, "PCR Attributes").
-        other: if first.pcr == 14 { 15 } else { 14 },
+        // Neither can be reset but with the host (TCG PC Client Platform TPM Profile, "PCR
+        // Attributes"). Of those that are left by firmware, boot loaders, shim's list of keys (14)
+        // and systemd (11, 15) these are used least: by systemd's boot stub alone, and only where
+        // it finds extensions (13) or other command lines and credentials (12).
+        other: if first.pcr == 13 { 12 } else { 13 },
     })
 }
 

@@ -56,6 +56,7 @@ pub use launch::{
     App, Content, Image, Isolator, Kernel, Label, Mount, Network, Record, Secret, Signature,
     Variable, Verity, Volume,
 };
+pub(crate) use text::pcrs as hex_by_bank;
 pub use text::{FormError, Hex, Uuid};
 pub(crate) use text::{from_hex, to_hex};
 

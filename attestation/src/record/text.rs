@@ -162,22 +162,17 @@ pub(super) fn required<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 /// What PCRs hold, as hexadecimal digits of the length that each bank has.
-pub(super) mod pcrs {
+pub(crate) mod pcrs {
     use super::{from_hex, to_hex};
     use crate::log::{Bank, Pcrs};
     use serde::{Deserializer, Serializer, de::Error as _, de::MapAccess, de::Visitor};
     use std::{borrow::Cow, fmt};
 
-    pub(in super::super) fn serialize<S: Serializer>(
-        pcrs: &Pcrs,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(pcrs: &Pcrs, to: S) -> Result<S::Ok, S::Error> {
         to.collect_map(pcrs.iter().map(|(bank, value)| (bank.name(), to_hex(value))))
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Pcrs, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Pcrs, D::Error> {
         from.deserialize_map(Reader)
     }
 

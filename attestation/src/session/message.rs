@@ -4,7 +4,9 @@ use crate::{
     credential::Credential,
     log::Bank,
     record::{End, Record, Uuid},
+    sealed::SealedSecret,
     settings::Settings,
+    verify::Seen,
 };
 use sandbox_image::Text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -47,10 +49,11 @@ impl Patience {
 }
 
 impl Default for Patience {
-    /// A hundred launches at once on a slow chip wait for 20 seconds. Making an RSA endorsement key
-    /// takes a slow chip 15.
+    /// A hundred launches at once, each with a quote, take a slow chip two minutes, and the ends of
+    /// those that are over by then wait behind them. Making an RSA endorsement key takes it 15
+    /// seconds.
     fn default() -> Self {
-        Self { turn: 60_000, work: 45_000 }
+        Self { turn: 600_000, work: 45_000 }
     }
 }
 
@@ -64,6 +67,8 @@ pub enum Request {
         record: Box<Record>,
         /// And quote, in the same turn.
         quote: Option<Ask>,
+        /// With the quote comes only what was written since, see [`Quoted::seen`].
+        briefly: bool,
     },
     /// Write the end of a launch into the log and the TPM.
     Exit {
@@ -82,6 +87,42 @@ pub enum Request {
     Status,
     /// Prove that the attestation key is in the same TPM as the endorsement key.
     Activate(Credential),
+    /// Keep a key for [`crate::sealed`], so that it is given out only while registers hold what they
+    /// hold now.
+    Seal {
+        /// The key, of [`crate::secret::KEY`] bytes.
+        key: Bytes,
+        /// The registers.
+        selection: BTreeMap<Bank, BTreeSet<u32>>,
+    },
+    /// Get such a key back, open with it what it was kept for, and seal that for a guest.
+    Release(Box<Release>),
+}
+
+/// A secret that a TPM keeps the key of, and who gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Release {
+    /// The secret.
+    pub sealed: SealedSecret,
+    /// The pod.
+    pub pod: Uuid,
+    /// The secret's name in it.
+    pub name: String,
+    /// The public key of its guest.
+    pub guest_key: Bytes,
+}
+
+/// What a TPM has sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SealedKey {
+    /// The registers that decide.
+    pub selection: BTreeMap<Bank, BTreeSet<u32>>,
+    /// `TPMT_PUBLIC` of the sealed data object.
+    pub public: Bytes,
+    /// `TPM2B_PRIVATE` of it, without its size.
+    pub private: Bytes,
 }
 
 /// What to quote.
@@ -159,6 +200,13 @@ pub enum Answer {
         /// The secret, that only this TPM could find out.
         secret: Bytes,
     },
+    /// The key is sealed.
+    Sealed(SealedKey),
+    /// The secret, sealed for the guest.
+    Released {
+        /// See [`crate::secret::seal`].
+        sealed: Bytes,
+    },
     /// It could not be done.
     Failed(Failure),
 }
@@ -173,6 +221,27 @@ pub struct Launched {
     pub quote: Option<Box<Quoted>>,
     /// What the host's owner should know.
     pub warnings: Vec<String>,
+    /// How long it took.
+    pub times: Times,
+}
+
+/// How long a request took, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Times {
+    /// Until its turn came, while others used log and TPM.
+    pub wait: u64,
+    /// From then on until the answer.
+    pub work: u64,
+    /// Of that, in the TPM: from when it gets a command until it has answered.
+    pub tpm: u64,
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { wait, work, tpm } = self;
+        write!(out, "{wait} us until its turn, {work} us in it, {tpm} us of them in the TPM")
+    }
 }
 
 /// What a TPM signed, and what is needed to check it.
@@ -194,6 +263,9 @@ pub struct Quoted {
     /// The log up to this quote, as it is in its file ([`crate::log`]): the asked pod's own records
     /// in full, others as digests.
     pub log: String,
+    /// What the program knows of the log before that, where only what was written since the launch
+    /// was asked for. It has held this against the register in the same turn.
+    pub seen: Option<Seen>,
     /// The firmware's log (`binary_bios_measurements`), where it can be read.
     pub firmware_log: Option<Bytes>,
     /// What the host's owner should know.

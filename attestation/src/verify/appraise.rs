@@ -178,7 +178,7 @@ fn fits(app: &App, rule: &ImageRule) -> bool {
 }
 
 /// Whether a name is the scope, or below it by a whole component.
-fn below(name: &str, scope: &str) -> bool {
+pub(crate) fn below(name: &str, scope: &str) -> bool {
     name.strip_prefix(scope).is_some_and(|rest| {
         !scope.is_empty() && (rest.is_empty() || rest.starts_with(['/', ':', '@']))
     })

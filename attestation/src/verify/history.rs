@@ -1,11 +1,11 @@
 //! The log: replayed to the value that the TPM signed, and only then read.
 
-use super::{CheckName, Run, quote::Values};
+use super::{CheckName, Run, Seen, quote::Values};
 use crate::{
     canonical,
     evidence::{Evidence, LoggedRecord, PcrValue},
     log::{Bank, EXTENSION, Pcrs, REDACTED},
-    record::{End, Event, Exit, Launch, Reason, Start},
+    record::{End, Event, Exit, Launch, Reason, Start, Uuid},
 };
 use sandbox_image::Text;
 use std::{
@@ -48,7 +48,8 @@ struct Contents {
 impl<'a> Run<'a> {
     /// Checks the log; what was launched.
     pub(super) fn history(&mut self, values: Option<&Values>) -> Option<Launch> {
-        self.facts.records = self.evidence.log.records.len() as u64;
+        let first = self.seen.map_or(0, |seen| seen.records);
+        self.facts.records = first.saturating_add(self.evidence.log.records.len() as u64);
         let Some(targets) = values.map(|values| self.targets(values)) else {
             let by = self.first_failure_of_quote();
             let blocked = [CheckName::LogNumbers, CheckName::LogDigests, CheckName::LogReplay];
@@ -65,7 +66,10 @@ impl<'a> Run<'a> {
         };
         let digests = records.iter_mut().try_for_each(|record| record.check(&targets));
         let intact = self.findings.note(CheckName::LogDigests, digests).is_some();
-        let replayed = self.replay(&records, &targets);
+        let replayed = match self.seen {
+            Some(seen) => replay_since(seen, &records, &targets),
+            None => self.replay(&records, &targets),
+        };
         let before = self.findings.note(CheckName::LogReplay, replayed);
         let by = if intact { CheckName::LogReplay } else { CheckName::LogDigests };
         let (Some(before), true) = (before, intact) else {
@@ -77,7 +81,10 @@ impl<'a> Run<'a> {
             self.findings.blocked(&ON_CONTENTS[1..], CheckName::LogContents);
             return None;
         };
-        let beginning = beginning(&contents.starts, &before);
+        let beginning = match self.seen {
+            Some(seen) => self.beginning_of(seen, &targets, &contents.starts),
+            None => beginning(&contents.starts, &before),
+        };
         let Some(start) = self.findings.note(CheckName::LogBeginning, beginning) else {
             self.findings.blocked(&ON_CONTENTS[2..], CheckName::LogBeginning);
             return None;
@@ -124,7 +131,7 @@ impl<'a> Run<'a> {
         }
         log.records
             .iter()
-            .zip(0..)
+            .zip(self.seen.map_or(0, |seen| seen.records)..)
             .map(|(record, number)| {
                 if record.recnum != number {
                     return Err(format!(
@@ -169,11 +176,38 @@ impl<'a> Run<'a> {
             .collect()
     }
 
+    /// How a log begins that was seen before, if it may begin so and does not begin again.
+    fn beginning_of<'s>(
+        &self,
+        seen: &'s Seen,
+        targets: &Pcrs,
+        starts: &[(u64, Start)],
+    ) -> Result<&'s Start, String> {
+        if let Some((number, _)) = starts.first() {
+            return Err(format!("record {number} begins a log, and is not the first one"));
+        }
+        let named = &self.policy.document.pcrs.before_log;
+        let before = seen.start.pcr_before.iter();
+        // Of other banks than those that are quoted a policy says nothing.
+        let mut before = before.filter(|(bank, _)| targets.contains_key(bank));
+        let odd = before.find(|(bank, value)| match named.get(bank) {
+            Some(named) => !named.iter().any(|PcrValue(named)| named == *value),
+            None => value.iter().any(|&byte| byte != 0),
+        });
+        match odd {
+            Some((bank, _)) => Err(format!(
+                "the register held something else before the log, in bank {bank}, than the policy \
+                 names"
+            )),
+            None => Ok(&seen.start),
+        }
+    }
+
     /// Parses what was replayed.
     fn contents(&self, records: &[Replayed<'_>]) -> Result<Contents, String> {
         let pod = &self.evidence.pod;
         let mut contents = Contents::default();
-        let mut home = None;
+        let mut home = self.seen.map(|seen| seen.start.boot_id.clone());
         for Replayed { record, content, .. } in records {
             let number = record.recnum;
             let Some(content) = content else {
@@ -186,6 +220,12 @@ impl<'a> Run<'a> {
                 }
                 continue;
             };
+            // A verifier that takes digests in their place need not look at what others launched.
+            if self.policy.document.redacted_records
+                && home.as_ref().is_some_and(|boot| is_of_others(content, boot, number, pod))
+            {
+                continue;
+            }
             let event = Event::parse(content);
             let event = event.map_err(|error| format!("record {number}: {error}"))?;
             if home.get_or_insert_with(|| event.boot_id().clone()) != event.boot_id() {
@@ -282,6 +322,36 @@ impl<'a> Run<'a> {
         self.facts.hidden_since_launch = hidden.len() as u64;
         Some(launch)
     }
+}
+
+/// Whether a content is a launch of this boot, with this number, that has nothing to do with a pod:
+/// not even its name is in there. The members of canonical JSON are sorted, so that it begins with
+/// these.
+fn is_of_others(content: &[u8], boot: &Uuid, number: u64, pod: &str) -> bool {
+    let begin =
+        format!("{{\"bootId\":\"{boot}\",\"event\":\"launch\",\"number\":{number},\"record\":{{");
+    // The end of the name is as telling, and so short that it is looked for quickly.
+    let name = pod.get(12..).unwrap_or(pod);
+    content.starts_with(begin.as_bytes())
+        && std::str::from_utf8(content).is_ok_and(|content| !content.contains(name))
+}
+
+/// Replays what came after what was seen.
+fn replay_since(seen: &Seen, records: &[Replayed<'_>], targets: &Pcrs) -> Result<Pcrs, String> {
+    let replayed = targets.iter().map(|(&bank, target)| {
+        let before = seen.values.get(&bank);
+        let before = before.ok_or_else(|| format!("nothing was seen of bank {bank} before"))?;
+        let digests = records.iter().filter_map(|record| record.digests.get(&bank));
+        let value = digests.fold(before.clone(), |value, digest| bank.extended(&value, digest));
+        match value == *target {
+            true => Ok((bank, before.clone())),
+            false => Err(format!(
+                "what was written since does not lead to what the TPM has in bank {bank}: records \
+                 are missing, or were added or changed"
+            )),
+        }
+    });
+    replayed.collect()
 }
 
 /// Number of a record that says that the launched pod has ended, and whose content is left out.

@@ -1,29 +1,6 @@
 //! Points in time of a log, as RFC 3339 writes them in UTC.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Seconds since 1970; a time before that is 1970.
-pub(crate) fn seconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// A time of 1970 or later, in UTC. Years that have more than four digits are written with them.
-pub(crate) fn format(seconds: i64) -> String {
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Days since 0000-03-01: a year that begins in March has its leap day at its end, and months
-    // follow each other in the same way all along.
-    let days = days.saturating_add(719_468);
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = 400 * era + year + i64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
+pub(crate) use sandbox_image::instant::{format, seconds};
 
 /// Seconds since 1970 of `2026-01-01T00:00:00Z`, fractions left out. An offset is not read: what
 /// writes logs and evidence has none.

@@ -28,14 +28,18 @@ pub use policy::{
 };
 pub use verdict::{Check, CheckName, CheckResult, Facts, Status, Trust, Verdict};
 
+pub(crate) use appraise::below;
 pub(crate) use keys::{attestation_key, endorsement_key};
 pub(crate) use quote::signature_algorithm;
 
 use crate::{
     evidence::{Evidence, Nonce},
+    log::Pcrs,
+    record::Start,
     wire::Public,
 };
 use quote::Values;
+use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 use verdict::Findings;
 
@@ -45,9 +49,21 @@ use verdict::Findings;
 /// Which pod the evidence is about is among the [`Facts`]; that the quote was made for it has been
 /// checked, that it is the pod whose evidence was asked for is the caller's to check.
 pub fn verify(evidence: &Evidence, nonce: &Nonce, policy: &Policy, now: SystemTime) -> Verdict {
+    verify_since(evidence, None, nonce, policy, now)
+}
+
+/// The same, of evidence that has only those records of the log that came after what the caller has
+/// `seen` of it. That nothing of the pod was in what came before is for the caller to know.
+pub fn verify_since(
+    evidence: &Evidence,
+    seen: Option<&Seen>,
+    nonce: &Nonce,
+    policy: &Policy,
+    now: SystemTime,
+) -> Verdict {
     let facts = Facts { pod: evidence.pod.clone(), nonce: Some(nonce.clone()), ..Facts::default() };
     let findings = Findings::default();
-    let mut run = Run { evidence, nonce, policy, now, findings, facts };
+    let mut run = Run { evidence, seen, nonce, policy, now, findings, facts };
     let key: Option<Public> = run.keys();
     let values: Option<Values> = run.quote(key.as_ref());
     run.firmware(values.as_ref());
@@ -60,10 +76,24 @@ pub fn verify(evidence: &Evidence, nonce: &Nonce, policy: &Policy, now: SystemTi
     Verdict { version: 1, status: vector.status(&checks), vector, checks, facts }
 }
 
+/// What somebody knows of a log who has held it against its register before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Seen {
+    /// How many records it had.
+    pub records: u64,
+    /// What its register held after them.
+    #[serde(with = "crate::record::hex_by_bank")]
+    pub values: Pcrs,
+    /// How it begins.
+    pub start: Start,
+}
+
 /// A verification that is under way.
 #[derive(Debug)]
 struct Run<'a> {
     evidence: &'a Evidence,
+    seen: Option<&'a Seen>,
     nonce: &'a Nonce,
     policy: &'a Policy,
     now: SystemTime,
@@ -99,4 +129,4 @@ impl Run<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -302,6 +302,11 @@ impl Policy {
         &self.document
     }
 
+    /// Keys of enrollers whose word it believes.
+    pub(crate) fn enrollers(&self) -> &[VerifyingKey] {
+        &self.enrollers
+    }
+
     /// SHA-256 of the document in canonical JSON: what a token names the policy by.
     pub fn digest(&self) -> Result<Digest, CanonicalError> {
         let document = serde_json::to_value(&self.document)

@@ -212,7 +212,7 @@ fn a_client_that_is_gone_gets_its_launch_aborted() {
             MAX_REQUEST, Opening, Patience, Request, VERSION, write,
         };
         let opening = Opening { version: VERSION, settings, patience: Patience::default() };
-        let request = Request::Launch { record: Box::new(record(2)), quote: None };
+        let request = Request::Launch { record: Box::new(record(2)), quote: None, briefly: false };
         write(&mut &ours, &opening, MAX_REQUEST).unwrap();
         write(&mut &ours, &request, MAX_REQUEST).unwrap();
     }

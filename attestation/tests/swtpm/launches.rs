@@ -7,7 +7,7 @@ use sandbox_attestation::{
     log::{Limits, parse},
     record::{End, Event, Reason},
     session::{About, Ask, FailureKind, LogState},
-    verify::{Policy, verify},
+    verify::{Policy, verify, verify_since},
 };
 use std::collections::BTreeMap;
 
@@ -207,4 +207,87 @@ fn another_register_can_be_chosen() {
     place.launch(1).unwrap();
     place.agrees();
     assert!(place.register(15).values().flatten().all(|&byte| byte == 0));
+}
+
+/// What is known of the log without reading it is believed where it fits, and else it is read.
+#[test]
+fn a_checkpoint_that_is_lost_old_or_torn_costs_only_time() {
+    let Some(place) = Place::new() else { return };
+    let file = place.settings.directory.join("checkpoint.json");
+    place.launch(1).unwrap();
+    let old = std::fs::read(&file).unwrap();
+    let first = place.launch(2).unwrap().recnum;
+    let torn = old[..old.len() / 2].to_vec();
+    for (next, content) in (first + 1..).zip([None, Some(old), Some(torn), Some(Vec::new())]) {
+        match content {
+            Some(content) => std::fs::write(&file, content).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        assert_eq!(place.launch(3).unwrap().recnum, next);
+        assert_eq!(place.agrees().len() as u64, next + 1);
+        // And there is one again that is believed.
+        let now = std::fs::read_to_string(&file).unwrap();
+        assert!(now.contains(&format!("\"records\":{}", next + 1)), "{now}");
+    }
+}
+
+/// A log that was edited behind the checkpoint's back is read, and refused.
+#[test]
+fn an_edit_of_the_log_is_seen_in_spite_of_the_checkpoint() {
+    let Some(place) = Place::new() else { return };
+    place.launch(1).unwrap();
+    place.launch(2).unwrap();
+    let whole = std::fs::read(place.log_file()).unwrap();
+    let mut edited = whole.clone();
+    let at = whole.windows(6).position(|it| it == b"tenant").unwrap() + 10;
+    edited[at] ^= 1;
+    std::fs::write(place.log_file(), edited).unwrap();
+    let error = place.launch(3).unwrap_err();
+    assert_eq!(error.kind(), Some(FailureKind::Log), "{error}");
+    std::fs::write(place.log_file(), whole).unwrap();
+    assert_eq!(place.launch(3).unwrap().recnum, 3);
+}
+
+/// A launch whose quote comes with its own record only is verified from what was known before.
+#[test]
+fn a_brief_launch_is_verified_from_what_was_seen() {
+    let Some(place) = Place::new() else { return };
+    place.launch(1).unwrap();
+    let nonce = Nonce::new(vec![7; 32]).unwrap();
+    let about = About::now(pod(2), nonce.clone(), None, None, std::time::SystemTime::now());
+    let ask = Ask {
+        pod: Some(pod(2)),
+        qualifying_data: about.qualifying_data(),
+        selection: BTreeMap::from([(Bank::Sha256, [15].into())]),
+    };
+    let launched = place.attestor().launch_briefly(record(2), ask).unwrap();
+    let quoted = *launched.quote.unwrap();
+    assert_eq!(quoted.log.lines().count(), 1);
+    let seen = quoted.seen.clone().unwrap();
+    assert_eq!((seen.records, launched.recnum), (2, 2));
+    let policy = format!(
+        r#"{{"version":1,"attestationKeys":{{"pinned":["{:?}"]}},
+            "pcrs":{{"select":{{"sha256":[15]}},"log":15}}}}"#,
+        quoted.identity.ak_name
+    );
+    let policy = Policy::parse(policy.as_bytes()).unwrap();
+    let evidence = quoted.into_evidence(about).unwrap();
+    let now = std::time::SystemTime::now();
+    let verdict = verify_since(&evidence, Some(&seen), &nonce, &policy, now);
+    assert!(verdict.passed(), "{verdict}");
+    assert_eq!(verdict.facts.records, 3);
+    // It is no evidence for those who have seen nothing.
+    assert!(!verify(&evidence, &nonce, &policy, now).passed());
+    let mut other = seen.clone();
+    other.values.get_mut(&Bank::Sha256).unwrap()[0] ^= 1;
+    assert!(!verify_since(&evidence, Some(&other), &nonce, &policy, now).passed());
+    let mut other = seen.clone();
+    other.records += 1;
+    assert!(!verify_since(&evidence, Some(&other), &nonce, &policy, now).passed());
+    let mut other = seen.clone();
+    other.start.pcr_before.get_mut(&Bank::Sha256).unwrap()[0] = 1;
+    assert!(!verify_since(&evidence, Some(&other), &nonce, &policy, now).passed());
+    let mut changed = evidence.clone();
+    changed.log.records[0].digests[1].digest[0] ^= 1;
+    assert!(!verify_since(&changed, Some(&seen), &nonce, &policy, now).passed());
 }

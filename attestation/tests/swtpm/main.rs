@@ -10,3 +10,4 @@ mod launches;
 mod place;
 mod proxy;
 mod refusals;
+mod sealing;

@@ -37,15 +37,34 @@ type Judge = Arc<Mutex<dyn FnMut(u32) -> Deed + Send>>;
 /// Begins to stand between; returns the port to connect to.
 pub(crate) fn between(tpm: u16, judge: impl FnMut(u32) -> Deed + Send + 'static) -> u16 {
     let judge: Judge = Arc::new(Mutex::new(judge));
+    stand(tpm, move |client| carry(client, tpm, &judge, &Wire::default()))
+}
+
+/// All commands and responses that went by.
+pub(crate) type Wire = Arc<Mutex<Vec<u8>>>;
+
+/// Begins to listen; returns the port to connect to, and what is heard.
+pub(crate) fn overhear(tpm: u16) -> (u16, Wire) {
+    let wire = Wire::default();
+    let judge: Judge = Arc::new(Mutex::new(|_| Deed::Pass));
+    let heard = wire.clone();
+    (stand(tpm, move |client| carry(client, tpm, &judge, &heard)), wire)
+}
+
+fn stand(
+    tpm: u16,
+    carry: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
+) -> u16 {
+    let carry = Arc::new(carry);
     let port = two_ports();
     let commands = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let control = TcpListener::bind(("127.0.0.1", port + 1)).unwrap();
     thread::spawn(move || {
         for client in commands.incoming() {
-            let (client, judge) = (client.unwrap(), judge.clone());
+            let (client, carry) = (client.unwrap(), carry.clone());
             thread::spawn(move || {
                 // A side that has gone ends it.
-                let _ = carry(client, tpm, &judge);
+                let _ = carry(client);
             });
         }
     });
@@ -67,7 +86,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
     });
 }
 
-fn carry(mut client: TcpStream, tpm: u16, judge: &Judge) -> std::io::Result<()> {
+fn carry(mut client: TcpStream, tpm: u16, judge: &Judge, wire: &Wire) -> std::io::Result<()> {
     let mut server = TcpStream::connect(("127.0.0.1", tpm))?;
     loop {
         let command = message(&mut client)?;
@@ -76,7 +95,9 @@ fn carry(mut client: TcpStream, tpm: u16, judge: &Judge) -> std::io::Result<()> 
         match deed {
             Deed::Pass => {
                 server.write_all(&command)?;
-                client.write_all(&message(&mut server)?)?;
+                let response = message(&mut server)?;
+                wire.lock().unwrap().extend([command, response.clone()].concat());
+                client.write_all(&response)?;
             }
             Deed::Swallow => wait(&mut client)?,
             Deed::Withhold => {

@@ -8,8 +8,8 @@ use super::inside;
 use crate::error::{Error, Tried};
 use crate::image;
 use crate::mounts::{
-    APPS, SCRATCH, SHARED_MEMORY, SHARES, SYS_FS, VOID, VOLUMES, attach, directory, new_bind,
-    new_filesystem, open_directory, set_attributes,
+    APPS, EVIDENCE, SCRATCH, SECRETS, SHARED_MEMORY, SHARES, SYS_FS, VOID, VOLUMES, attach,
+    directory, new_bind, new_filesystem, open_directory, set_attributes,
 };
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, chmod, chown, fchmod, fstat, ftruncate, makedev, mknodat,
@@ -91,6 +91,13 @@ pub(crate) fn enter(pod: &Pod, index: u16, app: &App, terminals: OwnedFd) -> Res
             let target = String::from_utf8_lossy(&mount.target);
             Error::Refused(format!("mounting volume {} at {target}: {error}", volume.name))
         })?;
+    }
+    if let Some(measured) = &pod.measured {
+        // On top of whatever volumes there are, so that nobody takes a volume's file for a secret.
+        mount_own(root.as_fd(), EVIDENCE, "/run/sandbox")?;
+        if !measured.secrets.is_empty() {
+            mount_own(root.as_fd(), SECRETS, "/run/secrets")?;
+        }
     }
     let working_directory = inside::directory(root.as_fd(), &app.working_directory)
         .map_err(|error| Error::Refused(format!("working directory: {error}")))?;
@@ -309,6 +316,18 @@ fn mount_volume(
     }
     let read_only = if mount.read_only { READ_ONLY } else { MountAttrFlags::empty() };
     attach(new_bind(&source, MountAttrFlags::MOUNT_ATTR_NODEV | read_only)?, &target)
+}
+
+/// Mounts a directory of guest-init's, for the app to read.
+fn mount_own(root: BorrowedFd<'_>, source: &str, target: &str) -> Result<(), Error> {
+    let place = || -> Result<(), Error> {
+        let place = inside::directory(root, target.as_bytes())?;
+        if inside::is_kernels(&place)? || is_same(root, &place)? {
+            return Err(Error::Refused("the image has a link there that leads elsewhere".into()));
+        }
+        attach(new_bind(open_directory(source)?, PLAIN | READ_ONLY)?, &place)
+    };
+    place().map_err(|error| Error::Refused(format!("mounting {target}: {error}")))
 }
 
 fn is_same(one: impl AsFd, other: impl AsFd) -> Result<bool, Error> {

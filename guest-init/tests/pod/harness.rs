@@ -197,6 +197,21 @@ impl Guest {
         read_to_host(&mut self.control).unwrap().expect("the guest hung up")
     }
 
+    /// The key of a guest that has just been told a pod with secrets or evidence.
+    pub fn key(&mut self) -> [u8; 32] {
+        match self.hear() {
+            ToHost::Key { public } => public,
+            other => panic!("expected a key, got {other:?}"),
+        }
+    }
+
+    /// The next question for evidence: its nonce, and where the answer goes.
+    pub fn question(&mut self) -> (Vec<u8>, UnixStream) {
+        let mut connection = self.connection(sandbox_protocol::EVIDENCE_PORT);
+        let nonce = sandbox_protocol::evidence::read_question(&mut connection).unwrap();
+        (nonce, connection)
+    }
+
     /// Asserts what the next control message is.
     #[track_caller]
     pub fn hears(&mut self, expected: &ToHost) {
@@ -356,6 +371,7 @@ pub fn shell(script: &str) -> Pod {
         scratch: None,
         volumes: Vec::new(),
         apps: vec![app],
+        measured: None,
     }
 }
 

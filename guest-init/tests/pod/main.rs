@@ -8,6 +8,7 @@ mod apps;
 mod disks;
 mod files;
 mod harness;
+mod measured;
 mod streams;
 
 /// A test: the promise that it keeps, and the function that checks it.
@@ -31,7 +32,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
-    let tests: Vec<_> = [apps::TESTS, disks::TESTS, files::TESTS, streams::TESTS].concat();
+    let tests: Vec<_> =
+        [apps::TESTS, disks::TESTS, files::TESTS, measured::TESTS, streams::TESTS].concat();
     let chosen = tests.iter().filter(|(name, _)| filter.is_none_or(|part| name.contains(part)));
     if !rustix::process::geteuid().is_root() {
         println!("skipped: namespaces, mounts and device nodes take root");

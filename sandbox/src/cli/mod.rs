@@ -10,9 +10,11 @@ mod fetch;
 mod gate;
 mod gc;
 mod image;
+mod list;
 mod policy;
 mod pull;
 mod run;
+mod status;
 mod trust;
 mod version;
 
@@ -135,6 +137,8 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(Box<run::Run>),
+    List(list::List),
+    Status(status::Status),
     Fetch(fetch::Fetch),
     Image(image::Image),
     Trust(trust::Trust),
@@ -157,6 +161,7 @@ impl Verb {
             Self::Run(run) => run.take_apps(words).map_err(ComplaintKind::Clap),
             Self::Fetch(fetch) => fetch.take_apps(words),
             Self::Image(image) => image.take_apps(words),
+            Self::Attest(attest) => attest.take_apps(words).map_err(ComplaintKind::Clap),
             _ => Ok(()),
         }
     }
@@ -165,6 +170,8 @@ impl Verb {
     fn name(&self) -> &'static str {
         match self {
             Self::Run(_) => "run",
+            Self::List(_) => "list",
+            Self::Status(_) => "status",
             Self::Fetch(_) => "fetch",
             Self::Image(image) => image.name(),
             Self::Trust(trust) => trust.name(),
@@ -183,6 +190,8 @@ impl Verb {
     fn execute(&self, global: &Global) -> Outcome {
         match self {
             Self::Run(run) => run.execute(global),
+            Self::List(list) => list.execute(global),
+            Self::Status(status) => status.execute(global),
             Self::Fetch(fetch) => fetch.execute(global),
             Self::Image(image) => image.execute(global),
             Self::Trust(trust) => trust.execute(global),
@@ -226,7 +235,7 @@ fn parse(mut words: Vec<OsString>) -> Result<Cli, Complaint> {
 
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let app_flags = match names[..] {
-        ["run"] => Some(run::AppFlags::command()),
+        ["run"] | ["attest", "reference"] => Some(run::AppFlags::command()),
         ["fetch"] | ["image", "fetch"] => Some(fetch::AppFlags::command()),
         _ => None,
     };

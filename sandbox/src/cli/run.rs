@@ -3,21 +3,26 @@ use super::pull::Pull;
 use super::{Global, Outcome};
 use crate::images::{Images, Wanted};
 use crate::installation::Installation;
-use crate::measure::Meter;
+use crate::measure::{Installed, Meter, Parts, RemoteOptions, Secrets};
 use crate::message::Messages;
 use crate::options::{
-    AcName, Cpu, Environment, Layers, Memory, Mount, ScratchSize, Variable, Volume, boolean,
+    AcName, Cpu, Environment, Layers, Memory, Mount, ScratchSize, SecretOption, Variable, Volume,
+    boolean,
 };
-use crate::pod::{AppOptions, Assembly, Console, DataDir, Plan, PodOptions, PreparedPod};
+use crate::pod::{AppOptions, Assembly, Console, DataDir, Plan, PodOptions, PodSpec, PreparedPod};
 use crate::supervisor::{self, RunOptions, event, signals::Signals, terminal};
 use clap::{ArgAction, Args, Parser};
+use sandbox_attestation::record::{Record, Variable as Measurand};
+use sandbox_attestation::settings::Settings as AttestSettings;
 use sandbox_gate::{Measured, Verifier};
-use sandbox_image::{PullPolicy, Reference};
+use sandbox_image::{PullPolicy, Reference, StoredImage};
 use sandbox_protocol::TerminalSize;
+use sandbox_vmm::config::CommandLine;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 const USAGE: &str = "sandbox run [OPTIONS] IMAGE [APP OPTIONS] [-- ARGS… [---]] [IMAGE …]…";
 
@@ -32,6 +37,12 @@ Examples:
   Two apps in one pod, each with arguments:
     sandbox run example.com/worker:1.0 -- --loglevel verbose --- \\
       syncer.aci --signature syncer.asc -- --interval 30s
+  Only if a verifier accepts what this host's TPM says of the launch ('sandbox attest serve'):
+    sandbox run --tpm-attest=https://verifier.example.com --attest-key=verifier.pub \\
+      example.com/worker:1.0
+  With a secret that only a host that has booted as this one has can open:
+    sandbox attest seal --out db.sealed <password.txt
+    sandbox run --tpm-attest --secret db=sealed:db.sealed example.com/worker:1.0
 
 An image that is not in the store is fetched first, as 'sandbox fetch' does it. Whether a pod may run
 is decided at every start ('sandbox gate explain' says how); the pod's directory keeps the answer.
@@ -108,17 +119,81 @@ struct PodFlags {
     scratch: Option<ScratchSize>,
     /// Write the launch into the TPM before the pod runs, and hold what the TPM signs of it against
     /// this host's own demands (/etc/sandbox/attest-policy.json). 'sandbox attest init' makes the key
-    /// for that. Rules in gate.d can demand it for all pods.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+    /// for that. With the URL of a service ('sandbox attest serve'), or 'service' for the one in
+    /// /etc/sandbox/attest.json, that has to accept the launch, too. Rules in gate.d can demand either
+    /// for all pods.
+    #[arg(long, value_name = "BOOL|URL|service", num_args = 0..=1, require_equals = true,
           default_value = "false", default_missing_value = "true", hide_default_value = true,
-          hide_possible_values = true, action = ArgAction::Set, value_parser = boolean)]
-    tpm_attest: bool,
+          hide_possible_values = true, action = ArgAction::Set)]
+    tpm_attest: Attest,
+    /// The certificates (PEM) of the authorities that the service's may be of; those that this host
+    /// trusts otherwise, if it is not given.
+    #[arg(long, value_name = "FILE")]
+    attest_ca: Option<PathBuf>,
+    /// The public key (PEM) that the service's verdicts are signed with.
+    #[arg(long, value_name = "FILE")]
+    attest_key: Option<PathBuf>,
+    /// Give the pod a secret, as the file /run/secrets/NAME of every app, readable for all of its
+    /// users and in memory alone. From the service that verifies the launch (there it is called KEY,
+    /// or NAME), or from a file that 'sandbox attest seal' has made. Needs --tpm-attest.
+    #[arg(long = "secret", value_name = "NAME=service[:KEY]|NAME=sealed:FILE")]
+    secrets: Vec<SecretOption>,
     /// Whose pod it is, for the rules in gate.d and the TPM's log.
     #[arg(long, value_name = "NAME", value_parser = not_empty)]
     tenant: Option<String>,
     /// Boot this guest kernel instead of the installed one.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+}
+
+/// Who verifies the launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Attest {
+    /// It is not measured.
+    No,
+    /// This host.
+    Local,
+    /// And the service in the settings.
+    Service,
+    /// And the service with this URL.
+    Url(String),
+}
+
+impl FromStr for Attest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "service" {
+            return Ok(Self::Service);
+        }
+        if text.starts_with("https://") {
+            return Ok(Self::Url(text.to_owned()));
+        }
+        match boolean(text) {
+            Ok(true) => Ok(Self::Local),
+            Ok(false) => Ok(Self::No),
+            Err(_) => {
+                Err("must be true, false, service, or the URL of a service, which begins with \
+                           https://"
+                    .to_owned())
+            }
+        }
+    }
+}
+
+impl Attest {
+    /// The service to ask, if there is one.
+    fn service(&self, flags: &PodFlags) -> Result<Option<RemoteOptions>, &'static str> {
+        let (ca, key) = (flags.attest_ca.clone(), flags.attest_key.clone());
+        match self {
+            Self::Url(url) => Ok(Some(RemoteOptions { url: Some(url.clone()), ca, key })),
+            _ if ca.is_some() || key.is_some() => {
+                Err("--attest-ca and --attest-key need --tpm-attest=URL")
+            }
+            Self::Service => Ok(Some(RemoteOptions::default())),
+            Self::No | Self::Local => Ok(None),
+        }
+    }
 }
 
 /// Options of one app.
@@ -242,19 +317,96 @@ impl Run {
         let signals = Signals::listen(signal_sender)?;
 
         let console = self.console();
-        let options = self.options(console)?;
-        let policy = self.pull.policy(PullPolicy::New, messages)?;
-        let limits = self.pull.limits()?;
         let installation = self.installation()?;
+        let secrets = Secrets::of(&self.pod.secrets)?;
         // What opens the TPM gets ready while images are looked for.
+        let service = self.pod.tpm_attest.service(&self.pod)?;
         let mut meter = match self.pod.tpm_attest {
-            true => Some(Meter::start(&installation)?),
-            false => None,
+            Attest::No => None,
+            _ => Some(Meter::start(&installation, service.as_ref())?),
         };
 
         let settings = global.image_settings()?;
         let data = DataDir::open(&settings.data_dir)?;
         let images = Images::open_with(settings, messages, signals)?;
+        let (spec, stored) = self.assemble(&images, console, messages)?;
+        let gate = images.gate()?;
+        let attest = meter.as_ref().map(Meter::verifier);
+        let tenant = self.pod.tenant.clone();
+        let plan = Plan::new(spec, installation, gate.digests_asked(), tenant, attest)?;
+        let size = plan.size();
+        let approval = gate.decide(&plan, &stored)?;
+        if approval.demands().measurement.is_some() && meter.is_none() {
+            meter = Some(Meter::start(plan.installation(), None)?);
+        }
+        if let (Some(meter), Some(Verifier::Service)) = (&mut meter, approval.demands().by_rules) {
+            meter.require_service()?;
+            if !meter.service_is_the_hosts() {
+                return Err(format!(
+                    "a rule of this host demands that a service verifies the launch, and {} does \
+                     not name it: set 'verifier' there",
+                    AttestSettings::PATH
+                )
+                .into());
+            }
+        }
+        self.check_secrets(&secrets, meter.as_ref())?;
+        let verifier = meter.as_ref().map_or(Verifier::Local, Meter::verifier);
+        let roots = images.roots(stored)?;
+        let pod = PreparedPod::prepare(approval, &data, plan, roots, self.pod.scratch)?;
+        let uuid = pod.uuid();
+        // Before it is measured: what fails from there on has to be written into the TPM.
+        if let Some(file) = &self.pod.uuid_file_save {
+            fs::write(file, format!("{uuid}\n"))
+                .map_err(|error| format!("cannot save the UUID to {}: {error}", file.display()))?;
+        }
+        let (pod, mut measured) = match meter {
+            Some(meter) => {
+                let (pod, measured) = pod.measure(meter, gate.digest(), &secrets.names())?;
+                let (number, times) = (measured.0.number(), measured.0.times());
+                messages.debug(format_args!("measured as record {number}: {times}"));
+                (pod, Some(measured))
+            }
+            None => (pod, None),
+        };
+        let answer = measured
+            .as_ref()
+            .map(|(launch, _)| Measured::new(&uuid.to_string(), launch.number(), true, verifier));
+        let pod = pod.permitted(answer, measured.as_mut().map(|(launch, _)| launch))?;
+        messages.debug(format_args!(
+            "pod {uuid}, {} CPU(s), {} MiB",
+            u8::from(size.vcpus),
+            u32::from(size.memory)
+        ));
+        let hostname = self.pod.hostname.clone().unwrap_or_else(|| format!("rkt-{uuid}"));
+        let options = RunOptions { hostname, console, secrets, messages };
+        Ok(supervisor::run(pod, measured, &options, &events, &inbox)?)
+    }
+
+    /// Whether somebody can give the pod its secrets.
+    fn check_secrets(&self, secrets: &Secrets, meter: Option<&Meter>) -> Result<(), &'static str> {
+        match meter {
+            None if !secrets.is_empty() => {
+                Err("--secret needs --tpm-attest: only a pod that is measured gets secrets")
+            }
+            Some(meter) if secrets.need_service() && meter.verifier() != Verifier::Service => {
+                Err("--secret NAME=service needs a service that verifies the launch: \
+                 --tpm-attest=URL or --tpm-attest=service")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The pod of this command line, and its images, which are fetched where they are not there.
+    fn assemble(
+        &self,
+        images: &Images,
+        console: Console,
+        messages: Messages,
+    ) -> Result<(PodSpec, Vec<StoredImage>), Box<dyn Error>> {
+        let options = self.options(console)?;
+        let policy = self.pull.policy(PullPolicy::New, messages)?;
+        let limits = self.pull.limits()?;
         let mut assembly = Assembly::new(&options)?;
         let mut stored = Vec::new();
         for app in &self.apps {
@@ -269,42 +421,54 @@ impl Run {
         for warning in warnings {
             messages.say(warning);
         }
+        Ok((spec, stored))
+    }
+
+    /// What would be measured of the pod if it ran here, with this installation: nothing is started,
+    /// and no TPM is needed.
+    ///
+    /// # Errors
+    /// If it could not run because of its images, or of what the gate says.
+    pub fn expected_record(&self, global: &Global) -> Result<Record, Box<dyn Error>> {
+        if self.apps.is_empty() {
+            return Err("must provide at least one image".into());
+        }
+        super::require_root()?;
+        let messages = Messages::new("reference", global.debug);
+        let (_events, signal_sender, _inbox) = event::inbox();
+        let signals = Signals::listen(signal_sender)?;
+        let mut installation = Installation::find()?;
+        if let Some(kernel) = &self.pod.kernel {
+            installation = installation.with_kernel(kernel)?;
+        }
+        installation.check()?;
+        let directory = AttestSettings::load(Path::new(AttestSettings::PATH))?.directory;
+        let installed = Installed::measure(&installation, &directory)?;
+        let images = Images::open_with(global.image_settings()?, messages, signals)?;
+        let (spec, stored) = self.assemble(&images, self.console(), messages)?;
         let gate = images.gate()?;
-        let attest = self.pod.tpm_attest.then_some(Verifier::Local);
+        let attest = Some(Verifier::Local);
         let tenant = self.pod.tenant.clone();
         let plan = Plan::new(spec, installation, gate.digests_asked(), tenant, attest)?;
-        let size = plan.size();
         let approval = gate.decide(&plan, &stored)?;
-        if approval.demands().measurement.is_some() && meter.is_none() {
-            meter = Some(Meter::start(plan.installation())?);
-        }
-        let roots = images.roots(stored)?;
-        let pod = PreparedPod::prepare(approval, &data, plan, roots, self.pod.scratch)?;
-        let uuid = pod.uuid();
-        let (pod, measured) = match meter {
-            Some(meter) => {
-                let (pod, measured) = pod.measure(meter, gate.digest())?;
-                (pod, Some(measured))
-            }
-            None => (pod, None),
+        let secrets: Vec<_> = self.pod.secrets.iter().map(|secret| secret.name.clone()).collect();
+        let record = Parts {
+            pod: uuid::Uuid::nil().to_string(),
+            tenant: plan.launch().tenant.as_deref().unwrap_or_default(),
+            spec: plan.spec(),
+            shares: plan.shares(),
+            images: &images.roots(stored)?,
+            decisions: approval.decisions(),
+            policy_digest: gate.digest(),
+            size: plan.size(),
+            scratch_bytes: self.pod.scratch.map(ScratchSize::bytes).unwrap_or_default(),
+            secrets: &secrets,
+            installed: &installed,
+            kernel_release: plan.installation().kernel_release(installed.kernel.digest()),
+            command_line: String::from(CommandLine::default()),
+            salt: &[0; Measurand::SALT],
         };
-        let answer = measured.as_ref().map(|(launch, _)| {
-            Measured::new(&uuid.to_string(), launch.number(), true, Verifier::Local)
-        });
-        let pod = pod.permitted(answer)?;
-
-        if let Some(file) = &self.pod.uuid_file_save {
-            fs::write(file, format!("{uuid}\n"))
-                .map_err(|error| format!("cannot save the UUID to {}: {error}", file.display()))?;
-        }
-        messages.debug(format_args!(
-            "pod {uuid}, {} CPU(s), {} MiB",
-            u8::from(size.vcpus),
-            u32::from(size.memory)
-        ));
-        let hostname = self.pod.hostname.clone().unwrap_or_else(|| format!("rkt-{uuid}"));
-        let options = RunOptions { hostname, console, messages };
-        Ok(supervisor::run(pod, measured, &options, &events, &inbox)?)
+        Ok(record.record()?)
     }
 
     fn console(&self) -> Console {
@@ -374,5 +538,26 @@ fn hostname(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("must be at most 64 letters, digits, hyphens and dots".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launch_is_verified_by_nobody_this_host_or_a_service() {
+        for (text, expected) in [
+            ("false", Attest::No),
+            ("true", Attest::Local),
+            ("1", Attest::Local),
+            ("service", Attest::Service),
+            ("https://a.example", Attest::Url("https://a.example".to_owned())),
+        ] {
+            assert_eq!(text.parse::<Attest>().unwrap(), expected, "{text}");
+        }
+        for text in ["http://a.example", "a.example", "yes", ""] {
+            assert!(text.parse::<Attest>().unwrap_err().contains("https://"), "{text}");
+        }
     }
 }

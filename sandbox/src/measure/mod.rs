@@ -3,6 +3,7 @@
 //! ```text
 //! Meter::start ─▶ sandbox-attest starts, installation is measured   (beside the fetch of images)
 //! Meter::launch ─▶ record ─▶ log, fsync, extend, quote ─▶ verified here ─▶ Launch
+//!                                                      └─▶ and by a service ([`Remote`])
 //!                                     the pod runs
 //! Launch::end ─▶ the end is logged and extended
 //! ```
@@ -14,20 +15,29 @@
 
 mod installed;
 mod record;
+mod remote;
+mod shown;
+mod witness;
 
 pub use installed::{Installed, InstalledError};
 pub use record::{Parts, RecordError};
+pub use remote::{Remote, RemoteOptions};
+pub use shown::{Attestation, attestation};
+pub use witness::{Secrets, Witness};
 
 use crate::installation::Installation;
 use crate::pod::{DirectoryError, PodDir};
-use sandbox_attestation::evidence::{Enrolment, Nonce, NonceError, PcrValue};
+use sandbox_attestation::evidence::{Enrolment, Evidence, Nonce, NonceError, PcrValue};
 use sandbox_attestation::log::{self, Bank, LogError};
 use sandbox_attestation::record::{End, FormError, Reason, Record, Uuid};
+use sandbox_attestation::service::{Challenge, ClientError};
 use sandbox_attestation::session::{
-    About, Ask, AssembleError, Attestor, Bytes, Quoted, SessionError,
+    About, Ask, AssembleError, Attestor, Bytes, Quoted, SessionError, Times,
 };
 use sandbox_attestation::settings::{Settings, SettingsError};
 use sandbox_attestation::verify::{self, Policy, PolicyError, Verdict};
+use sandbox_gate::Verifier;
+use sandbox_image::Text;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,6 +115,32 @@ pub enum MeasureError {
         /// The checks that failed, each with its reason.
         checks: String,
     },
+    /// The service that has to verify launches can't be used.
+    #[error("the launch cannot be verified by a service: {0}")]
+    Verifier(String),
+    /// There is no key whose name a service could know.
+    #[error(
+        "this host has no attestation key that a service could know; 'sandbox attest init' makes \
+         one, and 'sandbox attest enroll' has it enrolled"
+    )]
+    NoKey,
+    /// See [`ClientError`].
+    #[error("the launch is refused: {0}")]
+    Service(#[from] ClientError),
+    /// A secret can't be had.
+    #[error("secrets of the pod: {0}")]
+    Secret(String),
+    /// The policy of a sealed secret is not met.
+    #[error("what the TPM signed of the pod does not pass the policy of the sealed secret: {0}")]
+    NotReleased(String),
+    /// The pod gets less than it was promised.
+    #[error("the verifier {url} does not give the pod its secrets: {why}")]
+    Withheld {
+        /// The service.
+        url: Text,
+        /// Each secret, with the service's reason.
+        why: String,
+    },
     /// The launch was refused after it had been written, and its end can't be.
     #[error(
         "{refused}; and that the pod never ran cannot be written into the TPM: {error}; 'sandbox \
@@ -141,6 +177,7 @@ pub struct Meter {
     program: PathBuf,
     attestor: Attestor,
     installed: Installed,
+    remote: Option<Remote>,
 }
 
 /// A launch that is in the log and the TPM, or is about to be. If it is dropped, the pod has never
@@ -149,7 +186,22 @@ pub struct Meter {
 pub struct Launch {
     entry: Entry,
     program: PathBuf,
+    /// How long log and TPM took, where they did it now.
+    times: Times,
     is_over: bool,
+    /// The service that has verified it.
+    remote: Option<Remote>,
+    /// What this host demands.
+    policy: Option<Policy>,
+}
+
+/// What came out of a verification, as the pod's directory keeps it.
+#[derive(Serialize)]
+struct Kept<'a> {
+    #[serde(flatten)]
+    verdict: &'a Verdict,
+    /// What a service has said, if one was asked.
+    remote: Option<remote::Kept>,
 }
 
 /// Where in the log a pod's launch is.
@@ -165,17 +217,44 @@ struct Entry {
 }
 
 impl Meter {
-    /// Starts what opens the TPM, and measures the installation meanwhile.
+    /// Starts what opens the TPM, and measures the installation meanwhile. With `service`, a service
+    /// has to verify the launch, too.
     ///
     /// # Errors
     /// See [`MeasureError`].
-    pub fn start(installation: &Installation) -> Result<Self, MeasureError> {
+    pub fn start(
+        installation: &Installation,
+        service: Option<&RemoteOptions>,
+    ) -> Result<Self, MeasureError> {
         let settings = Settings::load(Path::new(Settings::PATH))?;
+        let remote = service.map(|options| Remote::new(&settings, options)).transpose()?;
         let program = installation.attestor.clone();
         let attestor = Attestor::start(&program, &settings)?;
         let policy = host_policy(Path::new(POLICY))?;
         let installed = Installed::measure(installation, &settings.directory)?;
-        Ok(Self { settings, policy, program, attestor, installed })
+        Ok(Self { settings, policy, program, attestor, installed, remote })
+    }
+
+    /// Who verifies.
+    pub fn verifier(&self) -> Verifier {
+        if self.remote.is_some() { Verifier::Service } else { Verifier::Local }
+    }
+
+    /// Has a service verify it, besides this host, if it doesn't yet.
+    ///
+    /// # Errors
+    /// See [`MeasureError`].
+    pub fn require_service(&mut self) -> Result<(), MeasureError> {
+        if self.remote.is_none() {
+            self.remote = Some(Remote::new(&self.settings, &RemoteOptions::default())?);
+        }
+        Ok(())
+    }
+
+    /// Whether the service is the one that this host's settings name, and not only somebody's
+    /// choice.
+    pub fn service_is_the_hosts(&self) -> bool {
+        self.settings.verifier.is_some()
     }
 
     /// What was measured of the installation.
@@ -194,19 +273,22 @@ impl Meter {
         record: Record,
         directory: &PodDir,
     ) -> Result<(Launch, Installed), MeasureError> {
-        let Self { settings, policy, program, attestor, installed } = self;
+        let Self { settings, policy, program, attestor, installed, remote } = self;
         let pod = record.pod.clone();
-        let nonce = nonce()?;
+        let challenge = remote.as_ref().map(|remote| remote.challenge(&settings, &pod));
+        let challenge = challenge.transpose()?;
+        let own = policy.as_ref().map(|policy| policy.selection().clone());
+        // One quote does for both, unless this host wants to see other registers than the service.
+        let shared =
+            challenge.filter(|challenge| own.as_ref().is_none_or(|own| *own == challenge.select));
+        let (nonce, selection) = match shared.clone() {
+            Some(Challenge { nonce, select, .. }) => (nonce, select),
+            None => (nonce()?, own.unwrap_or_else(|| own_register(&settings))),
+        };
         let enrolment = enrolment(&settings.directory)?;
         let about = About::now(pod.clone(), nonce, None, enrolment, SystemTime::now());
-        let ask = Ask {
-            pod: Some(pod.clone()),
-            qualifying_data: about.qualifying_data(),
-            selection: match &policy {
-                Some(policy) => policy.selection().clone(),
-                None => own_register(&settings),
-            },
-        };
+        let ask =
+            Ask { pod: Some(pod.clone()), qualifying_data: about.qualifying_data(), selection };
         let entry = Entry {
             pod: pod.clone(),
             number: None,
@@ -214,7 +296,11 @@ impl Meter {
             settings: settings.clone(),
         };
         directory.write_durably(LAUNCH, &document(&entry)?)?;
-        let launched = attestor.launch(record, Some(ask));
+        // Who is elsewhere has to see the whole log.
+        let launched = match shared.is_some() {
+            true => attestor.launch(record, Some(ask)),
+            false => attestor.launch_briefly(record, ask),
+        };
         // Where the record is in neither log nor TPM there is nothing to be ended.
         let number = match &launched {
             Ok(launched) => Some(launched.recnum),
@@ -222,7 +308,15 @@ impl Meter {
             Err(_) => None,
         };
         let is_over = matches!(&launched, Err(SessionError::Failed(_))) && number.is_none();
-        let launch = Launch { entry: Entry { number, ..entry }, program: program.clone(), is_over };
+        let times = launched.as_ref().map(|launched| launched.times).unwrap_or_default();
+        let launch = Launch {
+            entry: Entry { number, ..entry },
+            program: program.clone(),
+            times,
+            is_over,
+            remote: remote.clone(),
+            policy: policy.clone(),
+        };
         let verify = || -> Result<(), MeasureError> {
             let launched = launched?;
             directory.write_durably(LAUNCH, &document(&launch.entry)?)?;
@@ -230,8 +324,15 @@ impl Meter {
                 let problem = "no quote".to_owned();
                 return Err(SessionError::Nonsense { program, problem }.into());
             };
-            let verdict = verified(*quoted, about, policy.as_ref())?;
-            Ok(directory.write_durably(VERDICT, &document(&verdict)?)?)
+            let (evidence, verdict) = verified(*quoted, about, policy.as_ref())?;
+            let answer = match &remote {
+                None => None,
+                Some(remote) if shared.is_some() => Some((remote, remote.judge(&evidence, &[])?)),
+                Some(remote) => Some((remote, remote.prove(&program, &settings, &pod, None, &[])?)),
+            };
+            let remote = answer.map(|(remote, answer)| remote.kept(&answer));
+            let kept = Kept { verdict: &verdict, remote };
+            Ok(directory.write_durably(VERDICT, &document(&kept)?)?)
         };
         let Err(refused) = verify() else { return Ok((launch, installed)) };
         match launch.end(End::Reason(Reason::Aborted)) {
@@ -258,13 +359,37 @@ impl Launch {
         if entry.boot_id != boot_id()? {
             return Ok(None);
         }
-        Ok(Some(Self { entry, program: program.to_owned(), is_over: false }))
+        Ok(Some(Self {
+            entry,
+            program: program.to_owned(),
+            times: Times::default(),
+            is_over: false,
+            remote: None,
+            policy: None,
+        }))
     }
 
     /// The number of its record; 0 if it is not known, which the first record of a log has that is
     /// of no pod.
     pub fn number(&self) -> u64 {
         self.entry.number.unwrap_or_default()
+    }
+
+    /// How long log and TPM took.
+    pub fn times(&self) -> Times {
+        self.times
+    }
+
+    /// Who can prove it while it runs, and get its secrets.
+    pub fn witness(&self, secrets: Secrets) -> Witness {
+        Witness {
+            program: self.program.clone(),
+            settings: self.entry.settings.clone(),
+            pod: self.entry.pod.clone(),
+            remote: self.remote.clone(),
+            policy: self.policy.clone(),
+            secrets,
+        }
     }
 
     /// Writes the pod's end into log and TPM.
@@ -276,6 +401,18 @@ impl Launch {
             return Ok(());
         }
         self.write_end(end)
+    }
+
+    /// Writes that the pod has never run. This is tried once, here: whoever gets an error keeps the
+    /// pod's directory for `gc`.
+    ///
+    /// # Errors
+    /// See [`MeasureError`].
+    pub fn abort(&mut self) -> Result<(), MeasureError> {
+        if std::mem::replace(&mut self.is_over, true) {
+            return Ok(());
+        }
+        self.write_end(End::Reason(Reason::Aborted))
     }
 
     fn write_end(&self, end: End) -> Result<(), MeasureError> {
@@ -318,7 +455,7 @@ fn verified(
     quoted: Quoted,
     about: About,
     policy: Option<&Policy>,
-) -> Result<Verdict, MeasureError> {
+) -> Result<(Evidence, Verdict), MeasureError> {
     let own;
     let (policy, name) = match policy {
         Some(policy) => (policy, POLICY.to_owned()),
@@ -327,11 +464,12 @@ fn verified(
             (&own, "a comparison of TPM and log".to_owned())
         }
     };
-    let nonce = about.nonce.clone();
+    let (nonce, seen) = (about.nonce.clone(), quoted.seen.clone());
     let evidence = quoted.into_evidence(about)?;
-    let verdict = verify::verify(&evidence, &nonce, policy, SystemTime::now());
+    let now = SystemTime::now();
+    let verdict = verify::verify_since(&evidence, seen.as_ref(), &nonce, policy, now);
     if verdict.passed() {
-        return Ok(verdict);
+        return Ok((evidence, verdict));
     }
     let failed: Vec<_> = verdict.failed().map(|(check, why)| format!("{check}: {why}")).collect();
     Err(MeasureError::Refused { policy: name, checks: failed.join("; ") })
@@ -340,14 +478,22 @@ fn verified(
 /// What a host without a policy demands of itself: that its own key signed, and that the log leads
 /// from what the register held first to what it holds now.
 fn least_policy(quoted: &Quoted) -> Result<Policy, MeasureError> {
-    let parsed = log::parse(quoted.log.as_bytes(), &log::Limits::default())?;
+    let start = match &quoted.seen {
+        Some(seen) => Some(seen.start.clone()),
+        None => {
+            let parsed = log::parse(quoted.log.as_bytes(), &log::Limits::default())?;
+            log::start(&parsed.entries).cloned()
+        }
+    };
     let mut before_log = BTreeMap::new();
-    if let Some(start) = log::start(&parsed.entries) {
+    if let Some(start) = start {
         for (bank, value) in &start.pcr_before {
             before_log.insert(*bank, [PcrValue(value.clone())]);
         }
     }
-    let select: BTreeMap<_, _> = quoted.pcrs.keys().map(|bank| (*bank, [quoted.pcr])).collect();
+    let registers = quoted.pcrs.iter();
+    let select: BTreeMap<_, Vec<_>> =
+        registers.map(|(bank, values)| (*bank, values.keys().copied().collect())).collect();
     let document = json!({
         "version": 1,
         "attestationKeys": {"pinned": [format!("{:?}", quoted.identity.ak_name)]},

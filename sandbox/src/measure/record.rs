@@ -6,7 +6,7 @@ use crate::pod::manifest::PodManifest;
 use crate::pod::{AppSpec, PodImage, PodSpec, Share, Size};
 use sandbox_attestation::canonical::{self, CanonicalError};
 use sandbox_attestation::record::{
-    App, Content, FormError, Hex, Image, Isolator, Kernel, Mount, Record, Signature, Uuid,
+    App, Content, FormError, Hex, Image, Isolator, Kernel, Mount, Record, Secret, Signature, Uuid,
     Variable, Verity, VersionOne, Volume,
 };
 use sandbox_gate::Decision;
@@ -54,6 +54,8 @@ pub struct Parts<'a> {
     pub kernel_release: String,
     /// The kernel's command line.
     pub command_line: String,
+    /// The names of its secrets.
+    pub secrets: &'a [String],
     /// Hides the values of the environment.
     pub salt: &'a [u8; Variable::SALT],
 }
@@ -92,7 +94,7 @@ impl Parts<'_> {
             network: None,
             label: None,
             seccomp: None,
-            secrets: Vec::new(),
+            secrets: self.secrets.iter().map(|name| Secret { name: name.clone() }).collect(),
             guest_key: None,
         })
     }

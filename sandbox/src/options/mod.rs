@@ -5,6 +5,7 @@ mod environment;
 mod insecure;
 mod name;
 mod quantity;
+mod secret;
 mod size;
 mod volume;
 
@@ -16,6 +17,7 @@ pub use environment::{Environment, Layers, Variable};
 pub use insecure::InsecureOptions;
 pub use name::AcName;
 pub use quantity::{Cpu, Memory};
+pub use secret::{SecretOption, SecretSource};
 pub use size::ScratchSize;
 pub use volume::{Mount, Volume, VolumeKind, clean};
 

@@ -35,8 +35,8 @@ pub enum State {
 }
 
 impl State {
-    /// All of them.
-    const ALL: [Self; 6] = [
+    /// All of them, in the order in which a pod comes to them.
+    pub(super) const ALL: [Self; 6] = [
         Self::Embryo,
         Self::Preparing,
         Self::Prepared,
@@ -49,7 +49,7 @@ impl State {
     const NEED_A_LOCK: [Self; 5] =
         [Self::Embryo, Self::Preparing, Self::Running, Self::ExitedGarbage, Self::Garbage];
 
-    fn folder(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Embryo => "embryo",
             Self::Preparing => "prepare",
@@ -70,7 +70,7 @@ pub struct DirectoryError {
     error: io::Error,
 }
 
-fn failed<'a, E: Into<io::Error>>(
+pub(super) fn failed<'a, E: Into<io::Error>>(
     action: &'static str,
     path: &'a Path,
 ) -> impl FnOnce(E) -> DirectoryError + 'a {
@@ -99,9 +99,23 @@ impl DataDir {
         make(path)?;
         let path = path.canonicalize().map_err(failed("resolve", path))?;
         for state in State::ALL {
-            make(&path.join("pods").join(state.folder()))?;
+            make(&path.join("pods").join(state.name()))?;
         }
         Ok(Self { path })
+    }
+
+    /// The one there is, or would be: nothing is made. It is for those who only look.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub fn at(path: &Path) -> Result<Self, DirectoryError> {
+        match path.canonicalize() {
+            Ok(path) => Ok(Self { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self { path: path.to_owned() })
+            }
+            Err(error) => Err(failed("resolve", path)(error)),
+        }
     }
 
     /// Its path, without symbolic links.
@@ -116,10 +130,7 @@ impl DataDir {
     pub fn read(&self, uuid: Uuid, name: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
         // States only go forward, so a pod that moves meanwhile is met again further on.
         for state in State::ALL {
-            let directory = match open_directory(&self.place(state, uuid)) {
-                Err(Errno::NOENT) => continue,
-                other => other.map_err(failed("open", &self.place(state, uuid)))?,
-            };
+            let Some(directory) = self.open_pod(state, uuid)? else { continue };
             let path = self.place(state, uuid).join(name);
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = rustix::fs::openat(&directory, name, flags, Mode::empty())
@@ -132,8 +143,25 @@ impl DataDir {
         Ok(None)
     }
 
-    fn place(&self, state: State, uuid: Uuid) -> PathBuf {
-        self.path.join("pods").join(state.folder()).join(uuid.to_string())
+    pub(super) fn folder(&self, state: State) -> PathBuf {
+        self.path.join("pods").join(state.name())
+    }
+
+    pub(super) fn place(&self, state: State, uuid: Uuid) -> PathBuf {
+        self.folder(state).join(uuid.to_string())
+    }
+
+    /// The directory of a pod, if it has one in this state.
+    pub(super) fn open_pod(
+        &self,
+        state: State,
+        uuid: Uuid,
+    ) -> Result<Option<OwnedFd>, DirectoryError> {
+        let path = self.place(state, uuid);
+        match open_directory(&path) {
+            Err(Errno::NOENT) => Ok(None),
+            other => other.map(Some).map_err(failed("open", &path)),
+        }
     }
 
     /// Removes the directories of dead pods: those that need a lock and have none. `bury` does what
@@ -149,7 +177,7 @@ impl DataDir {
     ) -> Result<(), E> {
         let mut first_error = Ok(());
         for state in State::NEED_A_LOCK {
-            let folder = self.path.join("pods").join(state.folder());
+            let folder = self.folder(state);
             for entry in fs::read_dir(&folder).map_err(failed("list", &folder))? {
                 let entry = entry.map_err(failed("list", &folder))?;
                 let Some(uuid) = entry.file_name().to_str().and_then(|name| name.parse().ok())
@@ -178,10 +206,7 @@ impl DataDir {
     /// Takes the lock of a pod that nobody holds. `None` if the pod is alive, or gone.
     fn claim_dead(&self, state: State, uuid: Uuid) -> Result<Option<PodDir>, DirectoryError> {
         let path = self.place(state, uuid);
-        let lock = match open_directory(&path) {
-            Err(Errno::NOENT) => return Ok(None),
-            other => other.map_err(failed("open", &path))?,
-        };
+        let Some(lock) = self.open_pod(state, uuid)? else { return Ok(None) };
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             other => other.map_err(failed("lock", &path))?,
@@ -396,11 +421,11 @@ mod tests {
     fn folders(data: &DataDir) -> Vec<String> {
         let mut found = Vec::new();
         for state in State::ALL {
-            let folder = data.path.join("pods").join(state.folder());
+            let folder = data.folder(state);
             for entry in fs::read_dir(folder).unwrap() {
                 found.push(format!(
                     "{}/{}",
-                    state.folder(),
+                    state.name(),
                     entry.unwrap().file_name().to_str().unwrap()
                 ));
             }

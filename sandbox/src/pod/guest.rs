@@ -194,5 +194,6 @@ pub fn message(pod: &PodSpec, disks: &Disks, hostname: &str, console: Console) -
         scratch: disks.scratch.then(|| SCRATCH_SERIAL.to_owned()),
         volumes,
         apps,
+        measured: None,
     }
 }

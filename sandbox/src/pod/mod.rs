@@ -11,6 +11,7 @@
 
 mod directory;
 mod guest;
+mod listed;
 pub mod manifest;
 mod plan;
 pub mod scratch;
@@ -26,6 +27,7 @@ pub use directory::{DataDir, DirectoryError, PodDir, State};
 pub use guest::{
     Console, Disks, SCRATCH_SERIAL, SHARE_TAG, Share, ShareError, image_serial, message,
 };
+pub use listed::{App as ListedApp, Life, Listed};
 pub use plan::Plan;
 pub use size::{Size, SizeError};
 pub use spec::{AppOptions, AppSpec, Assembly, PodOptions, PodSpec};
@@ -166,8 +168,9 @@ impl PreparedPod {
         self,
         meter: Meter,
         policy_digest: &Digest,
+        secrets: &[String],
     ) -> Result<(Self, (measure::Launch, Installed)), MeasureError> {
-        match self.written(meter, policy_digest) {
+        match self.written(meter, policy_digest, secrets) {
             Ok(measured) => Ok((self, measured)),
             Err(error @ MeasureError::Unended { .. }) => {
                 self.parts.directory.leave();
@@ -181,6 +184,7 @@ impl PreparedPod {
         &self,
         meter: Meter,
         policy_digest: &Digest,
+        secrets: &[String],
     ) -> Result<(measure::Launch, Installed), MeasureError> {
         let PodParts { directory, plan, images, scratch } = &self.parts;
         let salt = measure::random()?;
@@ -200,6 +204,7 @@ impl PreparedPod {
             installed: meter.installed(),
             kernel_release: plan.installation().kernel_release(meter.installed().kernel.digest()),
             command_line: String::from(CommandLine::default()),
+            secrets,
             salt: &salt,
         }
         .record()?;
@@ -211,13 +216,29 @@ impl PreparedPod {
     ///
     /// # Errors
     /// [`PrepareError::Refused`] if the gate wants more; nothing is left of the pod then, nor after
-    /// any other error.
-    pub fn permitted(self, measured: Option<Measured>) -> Result<PermittedPod, PrepareError> {
+    /// any other error. That it never ran is written for its `launch` before its directory goes; if
+    /// it can't be, the directory stays, and `gc` finds it.
+    pub fn permitted(
+        self,
+        measured: Option<Measured>,
+        launch: Option<&mut measure::Launch>,
+    ) -> Result<PermittedPod, PrepareError> {
         let Self { parts, approval } = self;
-        let permit = approval.permit(&sandbox_gate::Pod::uuid(&parts), measured)?;
-        let decisions = serde_json::to_vec_pretty(permit.decisions())?;
-        parts.directory.write_durably(GATE, &decisions)?;
-        Ok(Permitted::new(parts, permit)?)
+        let permit = || -> Result<_, PrepareError> {
+            let permit = approval.permit(&sandbox_gate::Pod::uuid(&parts), measured)?;
+            let decisions = serde_json::to_vec_pretty(permit.decisions())?;
+            parts.directory.write_durably(GATE, &decisions)?;
+            Ok(permit)
+        };
+        match permit() {
+            Ok(permit) => Ok(Permitted::new(parts, permit)?),
+            Err(error) => {
+                if launch.is_some_and(|launch| launch.abort().is_err()) {
+                    parts.directory.leave();
+                }
+                Err(error)
+            }
+        }
     }
 }
 

@@ -74,7 +74,7 @@ fn a_permitted_pod_has_the_decision_in_its_directory() {
     let pod = host.prepared();
     let uuid = pod.uuid();
     assert!(host.data().read(uuid, GATE).is_err());
-    let pod = pod.permitted(None).unwrap();
+    let pod = pod.permitted(None, None).unwrap();
     assert_eq!(pod.permit().pod(), uuid.to_string());
     let kept = host.data().read(uuid, GATE).unwrap().unwrap();
     let kept: serde_json::Value = serde_json::from_slice(&kept).unwrap();
@@ -93,14 +93,48 @@ fn a_pod_that_has_to_be_measured_and_is_not_leaves_nothing() {
         assert_eq!(host.pods(), 1);
         let measured =
             measured.map(|other| Measured::new(&other.to_string(), 1, true, Verifier::Service));
-        let error = pod.permitted(measured).unwrap_err();
+        let error = pod.permitted(measured, None).unwrap_err();
         assert!(matches!(error, PrepareError::Refused(_)), "{error}");
         assert!(error.to_string().contains("measured"), "{error}");
         assert_eq!(host.pods(), 0);
     }
     let pod = host.prepared();
     let measured = Measured::new(&pod.uuid().to_string(), 1, true, Verifier::Local);
-    assert_eq!(pod.permitted(Some(measured.clone())).unwrap().permit().measured(), Some(&measured));
+    let permitted = pod.permitted(Some(measured.clone()), None).unwrap();
+    assert_eq!(permitted.permit().measured(), Some(&measured));
+}
+
+/// Its launch is in the TPM by then, and nobody else knows that it never ran.
+#[test]
+fn a_pod_without_a_permit_stays_for_gc_if_its_end_cannot_be_written() {
+    let host = Host::new(r#"{"require": {"tpm": "service"}}"#);
+    let pod = host.prepared();
+    let path = pod.parts.directory.path();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let entry = serde_json::json!({
+        "pod": pod.uuid().to_string(),
+        "number": 7,
+        "bootId": boot.trim_end(),
+        "settings": {"version": 1, "directory": host.folder.path().join("attest")},
+    });
+    fs::write(path.join("launch.json"), entry.to_string()).unwrap();
+    let program = host.folder.path().join("no-such-program");
+    let mut launch = measure::Launch::of(&path, &program).unwrap().unwrap();
+    let measured = Measured::new(&pod.uuid().to_string(), 7, true, Verifier::Local);
+    let error = pod.permitted(Some(measured), Some(&mut launch)).unwrap_err();
+    assert!(matches!(error, PrepareError::Refused(_)), "{error}");
+    assert_eq!(host.pods(), 1);
+    let mut buried = Vec::new();
+    host.data()
+        .collect_garbage(
+            |pod| -> Result<(), DirectoryError> {
+                buried.push(pod.path());
+                Ok(())
+            },
+            |_| {},
+        )
+        .unwrap();
+    assert_eq!(buried, [path]);
 }
 
 #[test]

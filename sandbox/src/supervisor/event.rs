@@ -28,6 +28,8 @@ pub enum Event {
     Message(Result<Option<ToHost>, FrameError>),
     /// The app closed one of its output streams, or writing it on failed here.
     OutputEnded(io::Result<()>),
+    /// The pod's secrets, sealed for its guest, or why there are none.
+    Secrets(Result<Vec<Vec<u8>>, String>),
     /// A process of the pod ended.
     Ended(Role, End),
     /// Nothing, but a signal is there.

@@ -9,6 +9,7 @@
 //! 3. the monitor `sandbox-vmm` starts with our end of that connection, the files of the images and
 //!    of the scratch disk, a control socket and the console's file;
 //! 4. the guest connects to the control port, greets, is told its pod, and connects the streams;
+//!    that of a pod that was measured sends a key, and gets the secrets sealed for it ([`inside`]);
 //! 5. apps run, end, and the guest says that it has finished;
 //! 6. it is let go, resets its machine, and both processes end.
 //!
@@ -23,6 +24,8 @@ mod control;
 mod corruption;
 mod disks;
 pub mod event;
+mod inside;
+mod limits;
 mod process;
 mod relay;
 mod session;
@@ -35,7 +38,7 @@ mod watch;
 mod tests;
 
 use crate::cli::FAILURE;
-use crate::measure::{Installed, InstalledError, Launch};
+use crate::measure::{Installed, InstalledError, Launch, Secrets};
 use crate::message::Messages;
 use crate::pod::{
     Console, DirectoryError, PermittedPod, PodDir, PodParts, SHARE_TAG, Share, State, message,
@@ -44,10 +47,13 @@ use console::last_lines;
 use control::Monitor;
 use corruption::ImageFile;
 use event::{Event, Inbox, Role};
+use inside::Inside;
+use limits::TimeLimits;
 use process::{Process, number};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use sandbox_attestation::record::{End, Reason};
+use sandbox_protocol::Measured;
 use sandbox_vmm::config::{Config, ConfigError, Share as Device, Tag, Unchecked};
 use sandbox_vmm::control::ControlError;
 use std::ffi::OsString;
@@ -56,9 +62,10 @@ use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use trouble::Trouble;
-use watch::{Ending, HostStreams, TimeLimits, Watch};
+use watch::{Ending, HostStreams, Watch};
 
 /// Why a pod could not be run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +108,8 @@ pub struct RunOptions {
     pub hostname: String,
     /// How the apps' standard streams are connected.
     pub console: Console,
+    /// What a pod that is measured gets from outside, and nobody else.
+    pub secrets: Secrets,
     /// Where lines for the user go.
     pub messages: Messages,
 }
@@ -120,8 +129,7 @@ pub fn run(
     inbox: &Inbox,
 ) -> Result<u8, RunError> {
     let (mut pod, _permit) = pod.into_parts();
-    let installed = measured.as_ref().map(|(_, installed)| installed);
-    let outcome = run_processes(&mut pod, installed, options, events, inbox);
+    let outcome = run_processes(&mut pod, measured.as_ref(), options, events, inbox);
     let end = outcome.as_ref().map_or(End::Reason(Reason::Aborted), |(_, end)| *end);
     match measured.map(|(launch, _)| launch.end(end)) {
         None | Some(Ok(())) => {
@@ -145,13 +153,19 @@ pub fn run(
 /// The same, up to the end of the pod's processes; and how the pod ended.
 fn run_processes(
     pod: &mut PodParts,
-    installed: Option<&Installed>,
+    measured: Option<&(Launch, Installed)>,
     options: &RunOptions,
     events: &SyncSender<Event>,
     inbox: &Inbox,
 ) -> Result<(u8, End), RunError> {
     let messages = options.messages;
-    let guest_pod = message(pod.plan.spec(), &pod.disks(), &options.hostname, options.console);
+    let installed = measured.map(|(_, installed)| installed);
+    let mut guest_pod = message(pod.plan.spec(), &pod.disks(), &options.hostname, options.console);
+    guest_pod.measured = measured.map(|_| Measured {
+        uuid: pod.directory.uuid().to_string(),
+        tenant: pod.plan.launch().tenant.clone().unwrap_or_default(),
+        secrets: options.secrets.for_guest(),
+    });
     let image_files = pod.images.iter().map(ImageFile::of).collect();
     let streams = HostStreams {
         stdin: own(io::stdin())?,
@@ -174,6 +188,10 @@ fn run_processes(
         messages,
     )
     .guarded_by(&guard);
+    if let Some((launch, _)) = measured {
+        let witness = launch.witness(options.secrets.clone());
+        watch = watch.proven_by(Inside::new(Arc::new(witness), messages));
+    }
     let ending = watch.run(inbox);
     watch.settle(inbox, || processes.kill());
     watch.release_terminal();
@@ -183,8 +201,14 @@ fn run_processes(
             (u8::try_from(128 + signal).unwrap_or(u8::MAX), End::Reason(Reason::Stopped))
         }
         Ending::Trouble(trouble) => {
-            explain(&watch.cause(trouble), &console, messages);
-            (FAILURE, End::Reason(Reason::Crash))
+            let cause = watch.cause(trouble);
+            explain(&cause, &console, messages);
+            let reason = match cause {
+                // No app has started.
+                Trouble::Secrets(_) => Reason::Aborted,
+                _ => Reason::Crash,
+            };
+            (FAILURE, End::Reason(reason))
         }
     })
 }
@@ -199,7 +223,7 @@ fn explain(trouble: &Trouble, console: &File, messages: Messages) {
         Trouble::Monitor(end) | Trouble::Worker(end) if !end.last_words.is_empty() => {
             ("its last words", console::lines(&end.last_words))
         }
-        Trouble::Pod(_) | Trouble::Violation(_) => ("", Vec::new()),
+        Trouble::Pod(_) | Trouble::Secrets(_) | Trouble::Violation(_) => ("", Vec::new()),
         _ => ("last lines of the guest's console", last_lines(console)),
     };
     let hint = match trouble {

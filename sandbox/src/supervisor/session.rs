@@ -3,6 +3,7 @@
 //! The guest is hostile. A message that is out of place ends the pod, so that nothing after this
 //! module has to wonder about the order of things.
 
+use sandbox_protocol::secret::KEY;
 use sandbox_protocol::{ExitStatus, Level, MAX_CORRUPTED, Text, ToHost, VERSION};
 
 /// What a message means.
@@ -12,6 +13,11 @@ pub enum Step {
     Hello {
         /// Release of its kernel.
         kernel: Text,
+    },
+    /// The guest has made this key.
+    Key {
+        /// Its public half.
+        public: [u8; KEY],
     },
     /// An app runs.
     Started {
@@ -74,6 +80,9 @@ pub enum Violation {
          and this program are not from the same build"
     )]
     Version(u16),
+    /// No key of a guest that has to make one, before anything else; or one of another.
+    #[error("the guest did not send the key for its secrets in its turn, or sent one unasked")]
+    Key,
     /// An app that there is none of, or not in that state.
     #[error("the guest reported about app {0} what cannot be")]
     App(u16),
@@ -97,17 +106,21 @@ enum App {
 pub struct Session {
     greeted: bool,
     finished: bool,
+    /// Its key is still to come.
+    owes_key: bool,
     apps: Vec<App>,
     /// How many corrupted blocks of each image were reported.
     corrupted: Vec<usize>,
 }
 
 impl Session {
-    /// A connection of a pod with so many apps and images, before its first message.
-    pub fn new(apps: usize, images: usize) -> Self {
+    /// A connection of a pod with so many apps and images, before its first message. The guest of one
+    /// that is `measured` has to make a key.
+    pub fn new(apps: usize, images: usize, measured: bool) -> Self {
         Self {
             greeted: false,
             finished: false,
+            owes_key: measured,
             apps: vec![App::Waiting; apps],
             corrupted: vec![0; images],
         }
@@ -134,8 +147,18 @@ impl Session {
         if !self.greeted {
             return Err(Violation::Greeting);
         }
+        if let ToHost::Key { public } = message {
+            return match std::mem::replace(&mut self.owes_key, false) {
+                true => Ok(Step::Key { public }),
+                false => Err(Violation::Key),
+            };
+        }
+        if self.owes_key && !matches!(message, ToHost::Log { .. }) {
+            return Err(Violation::Key);
+        }
         match message {
             ToHost::Hello { .. } => Err(Violation::Greeting),
+            ToHost::Key { .. } => Err(Violation::Key),
             ToHost::Started { app } => {
                 let index = self.advance(app, App::Waiting, App::Running)?;
                 Ok(Step::Started { app: index })
@@ -216,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_messages_of_a_pod_in_their_order_are_accepted() {
-        let mut session = Session::new(2, 1);
+        let mut session = Session::new(2, 1, false);
         for message in [
             hello(),
             ToHost::Started { app: 1 },
@@ -255,7 +278,7 @@ mod tests {
                 Violation::End,
             ),
         ] {
-            let mut session = Session::new(1, 1);
+            let mut session = Session::new(1, 1, false);
             for message in before {
                 session.receive(message).unwrap();
             }
@@ -264,8 +287,33 @@ mod tests {
     }
 
     #[test]
+    fn a_measured_pods_guest_sends_its_key_once_and_first() {
+        let key = || ToHost::Key { public: [7; KEY] };
+        let log = || ToHost::Log { level: Level::Info, text: Text::new("") };
+        let mut session = Session::new(1, 0, true);
+        assert_eq!(session.receive(key()), Err(Violation::Greeting));
+        session.receive(hello()).unwrap();
+        session.receive(log()).unwrap();
+        assert_eq!(session.receive(key()), Ok(Step::Key { public: [7; KEY] }));
+        session.receive(ToHost::Started { app: 0 }).unwrap();
+        assert_eq!(session.receive(key()), Err(Violation::Key));
+        for message in [
+            ToHost::Started { app: 0 },
+            ToHost::Failed { app: None, error: Text::new("") },
+            ToHost::Finished,
+        ] {
+            let mut session = Session::new(1, 0, true);
+            session.receive(hello()).unwrap();
+            assert_eq!(session.receive(message), Err(Violation::Key));
+        }
+        let mut unasked = Session::new(1, 0, false);
+        unasked.receive(hello()).unwrap();
+        assert_eq!(unasked.receive(key()), Err(Violation::Key));
+    }
+
+    #[test]
     fn corrupted_blocks_are_reported_so_often_and_not_more() {
-        let mut session = Session::new(1, 2);
+        let mut session = Session::new(1, 2, false);
         session.receive(hello()).unwrap();
         for block in 0..MAX_CORRUPTED as u64 {
             let step = session.receive(ToHost::Corrupted { image: 1, block });
@@ -280,7 +328,7 @@ mod tests {
         fn an_app_starts_and_ends_at_most_once(
             messages in proptest::collection::vec((0_u16..4, 0_u8..3), 0..40),
         ) {
-            let mut session = Session::new(3, 0);
+            let mut session = Session::new(3, 0, false);
             session.receive(hello()).unwrap();
             let mut ended = [0; 4];
             for (app, kind) in messages {

@@ -37,6 +37,9 @@ pub enum Trouble {
     /// The guest could not set the pod up.
     #[error("{0}")]
     Pod(Text),
+    /// The pod can't have its secrets.
+    #[error("the pod does not get its secrets, so that it is not started: {0}")]
+    Secrets(String),
     /// The monitor ended.
     #[error("{}", monitor_end(.0))]
     Monitor(End),

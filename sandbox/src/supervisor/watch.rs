@@ -3,6 +3,8 @@
 use super::control::{Guest, Monitor};
 use super::corruption::{Corruption, ImageFile, Line};
 use super::event::{Event, Inbox, Role};
+use super::inside::Inside;
+use super::limits::TimeLimits;
 use super::process::End;
 use super::relay::{self, Output};
 use super::session::{AppEnd, Session, Step};
@@ -12,7 +14,9 @@ use super::trouble::{Trouble, exit};
 use crate::measure::InstalledError;
 use crate::message::Messages;
 use crate::options::Memory;
-use sandbox_protocol::{App, CONTROL_PORT, Level, Pod, Stdio, Text, ToGuest, ToHost};
+use sandbox_protocol::{
+    App, CONTROL_PORT, EVIDENCE_PORT, Level, Pod, Stdio, Text, ToGuest, ToHost,
+};
 use sandbox_vmm::exit::Exit;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use std::fs::File;
@@ -20,39 +24,6 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
-
-/// How long the guest may take for what.
-#[derive(Clone, Copy, Debug)]
-pub struct TimeLimits {
-    /// From the start to its greeting.
-    pub boot: Duration,
-    /// From there until every app runs.
-    pub setup: Duration,
-    /// From the last app's end until file systems are synced.
-    pub finish: Duration,
-    /// From there until the apps' output has arrived, not counting the time that whoever reads
-    /// ours takes.
-    pub drain: Duration,
-    /// Until processes are gone that were asked to.
-    pub end: Duration,
-    /// For apps to end after another one failed and they got SIGTERM, until they get SIGKILL.
-    pub stop: Duration,
-}
-
-impl Default for TimeLimits {
-    fn default() -> Self {
-        Self {
-            // A boot takes a tenth of a second; on a host that is overloaded with them, much more.
-            boot: Duration::from_secs(120),
-            setup: Duration::from_secs(120),
-            // A volume on a slow disk takes its time.
-            finish: Duration::from_secs(300),
-            drain: Duration::from_secs(10),
-            end: Duration::from_secs(10),
-            stop: Duration::from_secs(10),
-        }
-    }
-}
 
 /// Our own standard streams, for the relays.
 #[derive(Debug)]
@@ -125,6 +96,8 @@ pub struct Watch<'a> {
     /// The worker's end, unless we have killed it.
     worker: Option<End>,
     guard: Option<Guard<'a>>,
+    /// Only a pod that was measured has one.
+    inside: Option<Inside>,
 }
 
 /// What is asked before the guest is told what to run.
@@ -143,7 +116,7 @@ impl<'a> Watch<'a> {
         messages: Messages,
     ) -> Self {
         Self {
-            session: Session::new(pod.apps.len(), pod.images.len()),
+            session: Session::new(pod.apps.len(), pod.images.len(), pod.measured.is_some()),
             phase: Phase::Booting,
             deadline: Some(Instant::now() + limits.boot),
             stop_at: None,
@@ -160,6 +133,7 @@ impl<'a> Watch<'a> {
             ended: Vec::new(),
             worker: None,
             guard: None,
+            inside: None,
             pod,
             corruption: Corruption::new(images),
             messages,
@@ -236,6 +210,11 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// The same, of a pod that was measured.
+    pub fn proven_by(self, inside: Inside) -> Self {
+        Self { inside: Some(inside), ..self }
+    }
+
     /// The same, where the guest is told nothing unless `guard` agrees.
     pub fn guarded_by(self, guard: Guard<'a>) -> Self {
         Self { guard: Some(guard), ..self }
@@ -281,6 +260,15 @@ impl<'a> Watch<'a> {
                 self.count_output(result);
                 None
             }
+            Event::Secrets(Ok(sealed)) => {
+                self.messages.debug("the pod gets its secrets");
+                self.send(ToGuest::Secrets { sealed });
+                if matches!(self.phase, Phase::Starting) {
+                    self.enter(Phase::Starting, Some(self.limits.setup));
+                }
+                None
+            }
+            Event::Secrets(Err(why)) => Some(Ending::Trouble(Trouble::Secrets(why))),
             Event::Ended(Role::Monitor, end) => {
                 self.ended.push(Role::Monitor);
                 Some(self.monitor_ended(end))
@@ -367,6 +355,18 @@ impl<'a> Watch<'a> {
                 }
                 self.send(ToGuest::Setup(self.pod.clone()));
                 self.enter(Phase::Starting, Some(self.limits.setup));
+            }
+            Step::Key { public } => {
+                let measured = self.pod.measured.as_ref();
+                let has_secrets = measured.is_some_and(|measured| !measured.secrets.is_empty());
+                if has_secrets {
+                    self.enter(Phase::Starting, Some(self.limits.secrets));
+                }
+                let events = self.events.clone();
+                let taken = self.inside.as_mut().map(|it| it.take_key(public, has_secrets, events));
+                if let Some(Err(error)) = taken {
+                    return Some(Ending::Trouble(Trouble::Secrets(error.to_string())));
+                }
             }
             Step::Started { app } => {
                 self.messages.debug(format_args!("app {} runs", self.name(app)));
@@ -491,6 +491,14 @@ impl<'a> Watch<'a> {
     /// Gives a connection of the guest to whom it is for. Others are closed.
     fn connect(&mut self, port: u32, stream: UnixStream) -> io::Result<()> {
         if self.connected.contains(&port) {
+            return Ok(());
+        }
+        if port == EVIDENCE_PORT {
+            if let (Some(inside), Phase::Starting | Phase::Running) =
+                (&mut self.inside, &self.phase)
+            {
+                inside.answer(stream);
+            }
             return Ok(());
         }
         if port == CONTROL_PORT {

@@ -1,8 +1,8 @@
-//! Control messages from a guest.
+//! What a guest sends: control messages, and questions for evidence.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sandbox_protocol::{read_to_host, write_to_host};
+use sandbox_protocol::{evidence, read_to_host, write_to_host};
 
 fuzz_target!(|input: &[u8]| {
     let mut rest = input;
@@ -12,5 +12,9 @@ fuzz_target!(|input: &[u8]| {
         write_to_host(&mut written, &message).expect("a message that was read can be written");
         let again = read_to_host(&mut written.as_slice()).expect("what was written can be read");
         assert_eq!(again, Some(message));
+    }
+    let mut rest = input;
+    while let Ok(nonce) = evidence::read_question(&mut rest) {
+        assert!((1..=evidence::MAX_NONCE).contains(&nonce.len()));
     }
 });

@@ -1,5 +1,6 @@
 //! Tests of the log, and what they share.
 
+mod checkpoint;
 mod export;
 mod file;
 mod killed;

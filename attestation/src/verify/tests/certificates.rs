@@ -25,30 +25,30 @@ use x509_cert::{
 };
 
 /// 2026-01-01.
-pub(super) const NOW: u64 = 1_767_225_600;
+pub(crate) const NOW: u64 = 1_767_225_600;
 
-pub(super) fn at(seconds: u64) -> SystemTime {
+pub(crate) fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
 /// What a certificate says.
 #[derive(Clone)]
-pub(super) struct Spec {
-    pub(super) issuer: &'static str,
-    pub(super) subject: &'static str,
+pub(crate) struct Spec {
+    pub(crate) issuer: &'static str,
+    pub(crate) subject: &'static str,
     /// An authority, with so many others below it.
-    pub(super) authority: Option<Option<u8>>,
-    pub(super) usage: Option<KeyUsages>,
-    pub(super) purpose: Option<&'static str>,
-    pub(super) unknown: bool,
-    pub(super) begin: u64,
-    pub(super) end: u64,
+    pub(crate) authority: Option<Option<u8>>,
+    pub(crate) usage: Option<KeyUsages>,
+    pub(crate) purpose: Option<&'static str>,
+    pub(crate) unknown: bool,
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
 }
 
 const DAY: u64 = 86_400;
 
 impl Spec {
-    pub(super) fn root() -> Self {
+    pub(crate) fn root() -> Self {
         Self {
             issuer: "CN=Root",
             subject: "CN=Root",
@@ -61,11 +61,11 @@ impl Spec {
         }
     }
 
-    pub(super) fn middle() -> Self {
+    pub(crate) fn middle() -> Self {
         Self { subject: "CN=Middle", authority: Some(Some(0)), ..Self::root() }
     }
 
-    pub(super) fn leaf() -> Self {
+    pub(crate) fn leaf() -> Self {
         Self {
             issuer: "CN=Middle",
             subject: "CN=TPM",
@@ -76,7 +76,7 @@ impl Spec {
         }
     }
 
-    pub(super) fn make(&self, key: &VerifyingKey, signer: &SigningKey) -> Certificate {
+    pub(crate) fn make(&self, key: &VerifyingKey, signer: &SigningKey) -> Certificate {
         let time = |seconds| Time::try_from(at(seconds)).unwrap();
         let name = |name: &str| name.parse::<Name>().unwrap();
         let info = key.to_public_key_der().unwrap();
@@ -129,10 +129,10 @@ impl AsExtension for Unknown {
     }
 }
 
-pub(super) fn pem(certificate: &Certificate) -> String {
+pub(crate) fn pem(certificate: &Certificate) -> String {
     certificate.to_pem(LineEnding::LF).unwrap()
 }
 
-pub(super) fn der(certificate: &Certificate) -> Vec<u8> {
+pub(crate) fn der(certificate: &Certificate) -> Vec<u8> {
     certificate.to_der().unwrap()
 }

@@ -23,31 +23,31 @@ use std::{
     time::SystemTime,
 };
 
-pub(super) const POD: &str = "11111111-2222-4333-8444-555555555555";
-pub(super) const OTHER: &str = "99999999-2222-4333-8444-555555555555";
-pub(super) const BOOT: &str = "0c0c0c0c-2222-4333-8444-555555555555";
+pub(crate) const POD: &str = "11111111-2222-4333-8444-555555555555";
+pub(crate) const OTHER: &str = "99999999-2222-4333-8444-555555555555";
+pub(crate) const BOOT: &str = "0c0c0c0c-2222-4333-8444-555555555555";
 
 /// An AK: fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, restricted, sign.
-pub(super) const AK: u32 = 0x0005_0472;
+pub(crate) const AK: u32 = 0x0005_0472;
 /// An EK: fixedTPM, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt.
 const EK: u32 = 0x0003_00b2;
 /// `TPMT_ECC_SCHEME` of ECDSA with SHA-256, and none.
-pub(super) const ECDSA: [u8; 4] = [0, 0x18, 0, 0x0b];
+pub(crate) const ECDSA: [u8; 4] = [0, 0x18, 0, 0x0b];
 
-pub(super) fn key(seed: u8) -> SigningKey {
+pub(crate) fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32].into()).unwrap()
 }
 
-pub(super) fn nonce() -> Nonce {
+pub(crate) fn nonce() -> Nonce {
     Nonce::new([0x5a; 32]).unwrap()
 }
 
-pub(super) fn digest(of: &str) -> String {
+pub(crate) fn digest(of: &str) -> String {
     sandbox_image::Digest::of(sandbox_image::Algorithm::Sha256, of.as_bytes()).to_string()
 }
 
 /// `TPMT_PUBLIC` of a P-256 key.
-pub(super) fn public(key: &SigningKey, attributes: u32, storage: bool, scheme: &[u8]) -> Vec<u8> {
+pub(crate) fn public(key: &SigningKey, attributes: u32, storage: bool, scheme: &[u8]) -> Vec<u8> {
     let mut out = vec![0, 0x23, 0, 0x0b];
     out.extend(attributes.to_be_bytes());
     out.extend(sized(&[]));
@@ -64,48 +64,48 @@ pub(super) fn public(key: &SigningKey, attributes: u32, storage: bool, scheme: &
     out
 }
 
-pub(super) struct Machine {
-    pub(super) ak: SigningKey,
-    pub(super) ak_attributes: u32,
-    pub(super) ak_scheme: Vec<u8>,
-    pub(super) ek: SigningKey,
-    pub(super) ek_attributes: u32,
-    pub(super) enroller: SigningKey,
-    pub(super) enrolled_counts: Option<Counts>,
-    pub(super) root: (Spec, SigningKey),
-    pub(super) middle: (Spec, SigningKey),
-    pub(super) leaf: Spec,
-    pub(super) leaf_key: SigningKey,
-    pub(super) magic: u32,
-    pub(super) kind: u16,
-    pub(super) signature_hash: Bank,
-    pub(super) nonce: Nonce,
-    pub(super) quoted_pod: String,
-    pub(super) guest_key: Option<Vec<u8>>,
-    pub(super) quoted_guest_key: Option<Vec<u8>>,
-    pub(super) counts: Counts,
-    pub(super) safe: u8,
-    pub(super) banks: BTreeSet<Bank>,
-    pub(super) selection: BTreeMap<Bank, BTreeSet<u32>>,
-    pub(super) host: BTreeMap<u32, u8>,
+pub(crate) struct Machine {
+    pub(crate) ak: SigningKey,
+    pub(crate) ak_attributes: u32,
+    pub(crate) ak_scheme: Vec<u8>,
+    pub(crate) ek: SigningKey,
+    pub(crate) ek_attributes: u32,
+    pub(crate) enroller: SigningKey,
+    pub(crate) enrolled_counts: Option<Counts>,
+    pub(crate) root: (Spec, SigningKey),
+    pub(crate) middle: (Spec, SigningKey),
+    pub(crate) leaf: Spec,
+    pub(crate) leaf_key: SigningKey,
+    pub(crate) magic: u32,
+    pub(crate) kind: u16,
+    pub(crate) signature_hash: Bank,
+    pub(crate) nonce: Nonce,
+    pub(crate) quoted_pod: String,
+    pub(crate) guest_key: Option<Vec<u8>>,
+    pub(crate) quoted_guest_key: Option<Vec<u8>>,
+    pub(crate) counts: Counts,
+    pub(crate) safe: u8,
+    pub(crate) banks: BTreeSet<Bank>,
+    pub(crate) selection: BTreeMap<Bank, BTreeSet<u32>>,
+    pub(crate) host: BTreeMap<u32, u8>,
     /// What the log's register held before the log.
-    pub(super) before: BTreeMap<Bank, Vec<u8>>,
-    pub(super) events: Vec<Value>,
+    pub(crate) before: BTreeMap<Bank, Vec<u8>>,
+    pub(crate) events: Vec<Value>,
     /// Records that others than their tenant see.
-    pub(super) redacted: Vec<usize>,
+    pub(crate) redacted: Vec<usize>,
     /// Records that were extended, and are left out of the evidence.
-    pub(super) omitted: Vec<usize>,
+    pub(crate) omitted: Vec<usize>,
     /// Digests that somebody extended past the log.
-    pub(super) strays: Vec<[u8; 32]>,
+    pub(crate) strays: Vec<[u8; 32]>,
     /// A digest that was changed in the file.
-    pub(super) scrambled: Option<(usize, Bank)>,
-    pub(super) firmware_log: Option<Vec<u8>>,
+    pub(crate) scrambled: Option<(usize, Bank)>,
+    pub(crate) firmware_log: Option<Vec<u8>>,
     /// Values of registers that are not one byte again and again.
-    pub(super) firmware_values: BTreeMap<u32, Vec<u8>>,
-    pub(super) time: String,
+    pub(crate) firmware_values: BTreeMap<u32, Vec<u8>>,
+    pub(crate) time: String,
 }
 
-pub(super) fn start() -> Value {
+pub(crate) fn start() -> Value {
     json!({
         "event": "start", "version": 1, "bootId": BOOT, "time": "2025-12-31T12:00:00Z",
         "pcrBefore": {"sha1": "00".repeat(20), "sha256": "00".repeat(32)},
@@ -113,7 +113,7 @@ pub(super) fn start() -> Value {
     })
 }
 
-pub(super) fn app(name: &str, image: &str) -> Value {
+pub(crate) fn app(name: &str, image: &str) -> Value {
     json!({
         "name": name,
         "image": {
@@ -133,7 +133,7 @@ pub(super) fn app(name: &str, image: &str) -> Value {
     })
 }
 
-pub(super) fn launch(number: u64, pod: &str) -> Value {
+pub(crate) fn launch(number: u64, pod: &str) -> Value {
     json!({
         "event": "launch", "version": 1, "bootId": BOOT, "time": "2025-12-31T23:00:00Z",
         "number": number,
@@ -158,7 +158,7 @@ pub(super) fn launch(number: u64, pod: &str) -> Value {
     })
 }
 
-pub(super) fn exit(pod: &str, launch: u64) -> Value {
+pub(crate) fn exit(pod: &str, launch: u64) -> Value {
     json!({
         "event": "exit", "version": 1, "bootId": BOOT,
         "pod": pod, "launch": launch, "end": {"status": 0},
@@ -166,7 +166,7 @@ pub(super) fn exit(pod: &str, launch: u64) -> Value {
 }
 
 impl Machine {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             ak: key(1),
             ak_attributes: AK,
@@ -233,16 +233,16 @@ impl Machine {
         self.strays.iter().fold(logged, |value, stray| bank.extended(&value, stray))
     }
 
-    pub(super) fn ak_public(&self) -> Vec<u8> {
+    pub(crate) fn ak_public(&self) -> Vec<u8> {
         public(&self.ak, self.ak_attributes, false, &self.ak_scheme)
     }
 
-    pub(super) fn ek_public(&self) -> Vec<u8> {
+    pub(crate) fn ek_public(&self) -> Vec<u8> {
         public(&self.ek, self.ek_attributes, true, &[0, 0x10])
     }
 
     /// Signs with the AK as the TPM does.
-    pub(super) fn sign(&self, attest: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, attest: &[u8]) -> Vec<u8> {
         let digest = self.signature_hash.digest(attest);
         // ECDSA takes digests of at least half the field.
         let signature: Signature = self.ak.sign_prehash(&digest).unwrap();
@@ -253,7 +253,7 @@ impl Machine {
         out
     }
 
-    pub(super) fn evidence(&self) -> Evidence {
+    pub(crate) fn evidence(&self) -> Evidence {
         let entries = self.entries();
         let selection = PcrSelection::new(&self.selection);
         let mut pcrs: BTreeMap<Bank, BTreeMap<u32, PcrValue>> = BTreeMap::new();
@@ -316,7 +316,7 @@ impl Machine {
     }
 
     /// A policy that the machine as it is made fulfils, with nothing left open.
-    pub(super) fn policy() -> Document {
+    pub(crate) fn policy() -> Document {
         let machine = Self::new();
         let enroller = machine.enroller.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
         let (root, root_key) = &machine.root;
@@ -347,12 +347,12 @@ impl Machine {
 }
 
 /// Holds evidence, read from its file, against a policy.
-pub(super) fn judge(evidence: &Evidence, policy: Document, now: SystemTime) -> Verdict {
+pub(crate) fn judge(evidence: &Evidence, policy: Document, now: SystemTime) -> Verdict {
     let file = evidence.to_json().unwrap();
     let evidence = Evidence::parse(&file).unwrap();
     verify(&evidence, &nonce(), &Policy::new(policy).unwrap(), now)
 }
 
-pub(super) fn now() -> SystemTime {
+pub(crate) fn now() -> SystemTime {
     at(NOW)
 }

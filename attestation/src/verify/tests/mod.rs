@@ -1,5 +1,5 @@
 mod certificates;
-mod machine;
+pub(crate) mod machine;
 mod parts;
 mod tampering;
 mod tokens;

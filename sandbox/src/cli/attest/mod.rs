@@ -1,11 +1,16 @@
 //! `sandbox attest`: the keys of this host, proofs of what runs on it, and their verification.
 
 mod enroll;
+mod export;
 mod init;
 mod quote;
+mod reference;
+mod seal;
+mod serve;
 mod status;
 mod verify;
 
+use super::apps::AppWords;
 use super::{Global, Outcome};
 use crate::installation::Installation;
 use clap::{Args, Subcommand};
@@ -24,7 +29,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Files:
-  /etc/sandbox/attest.json     which TPM, which register, where the log is
+  /etc/sandbox/attest.json     which TPM, which register, where the log is, which service verifies
   /var/lib/sandbox/attest      the log, one file for each boot, and the key's blobs")]
 pub struct Attest {
     #[command(subcommand)]
@@ -38,6 +43,10 @@ enum Verb {
     Quote(quote::Quote),
     Verify(verify::Verify),
     Enroll(enroll::Enroll),
+    Seal(seal::Seal),
+    Serve(serve::Serve),
+    Export(export::Export),
+    Reference(Box<reference::Reference>),
 }
 
 impl Attest {
@@ -49,6 +58,21 @@ impl Attest {
             Verb::Quote(_) => "quote",
             Verb::Verify(_) => "verify",
             Verb::Enroll(enroll) => enroll.name(),
+            Verb::Seal(_) => "seal",
+            Verb::Serve(_) => "serve",
+            Verb::Export(_) => "export",
+            Verb::Reference(_) => "reference",
+        }
+    }
+
+    /// The verb that has apps on the command line gets them.
+    ///
+    /// # Errors
+    /// What clap has to complain about.
+    pub fn take_apps(&mut self, words: Vec<AppWords>) -> Result<(), clap::Error> {
+        match &mut self.verb {
+            Verb::Reference(reference) => reference.take_apps(words),
+            _ => Ok(()),
         }
     }
 
@@ -58,8 +82,12 @@ impl Attest {
             Verb::Init(init) => init.execute(),
             Verb::Status(status) => status.execute(),
             Verb::Quote(quote) => quote.execute(global),
-            Verb::Verify(verify) => verify.execute(),
+            Verb::Verify(verify) => verify.execute(global),
             Verb::Enroll(enroll) => enroll.execute(),
+            Verb::Seal(seal) => seal.execute(),
+            Verb::Serve(serve) => serve.execute(),
+            Verb::Export(export) => export.execute(global),
+            Verb::Reference(reference) => reference.execute(global),
         }
     }
 }

@@ -29,7 +29,7 @@ pub struct Quote {
     /// What the verifier made up, 16 to 64 bytes in hexadecimal digits.
     #[arg(long, value_name = "HEX")]
     nonce: Nonce,
-    /// Registers to quote; if they are not given 0 to 9, 11, 14 and that of the log.
+    /// Registers to quote; if they are not given 0 to 9, 11 to 14 and that of the log.
     #[arg(long, value_name = "BANK:N,N…", value_parser = selection)]
     pcrs: Vec<(Bank, BTreeSet<u32>)>,
     /// A new file to write to; if it is not given, standard output.
@@ -63,7 +63,7 @@ impl Quote {
     }
 }
 
-fn selection(text: &str) -> Result<(Bank, BTreeSet<u32>), String> {
+pub(super) fn selection(text: &str) -> Result<(Bank, BTreeSet<u32>), String> {
     let form = || "must be of the form sha256:0,7,15".to_owned();
     let (bank, numbers) = text.split_once(':').ok_or_else(form)?;
     let numbers = numbers.split(',').map(|number| match number.parse::<u32>() {

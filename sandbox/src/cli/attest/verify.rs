@@ -1,8 +1,10 @@
 use super::read;
-use crate::cli::Outcome;
+use crate::cli::{Global, Outcome};
+use crate::message::Messages;
 use crate::output::{self, Format};
 use clap::Args;
 use sandbox_attestation::evidence::{Evidence, MAX_EVIDENCE, Nonce};
+use sandbox_attestation::record::Uuid;
 use sandbox_attestation::verify::{self, Policy};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -16,10 +18,10 @@ use std::time::SystemTime;
 Example:
   nonce=$(openssl rand -hex 32)
   ssh host sandbox attest quote $POD --nonce=$nonce >evidence.json
-  sandbox attest verify evidence.json --nonce=$nonce --policy=team.json
+  sandbox attest verify evidence.json --nonce=$nonce --pod=$POD --policy=team.json
 
 The nonce has to be made up by whoever verifies, once for each time: without it anybody could show
-an old quote. The verdict names the pod that it is about: compare it with the one that was meant.
+an old quote. --pod names the pod that was meant: evidence of another one is refused.
 
 A policy is JSON. This one believes one key, as 'sandbox attest init' shows its name, and asks for a
 quote of one register, that of the log:
@@ -38,6 +40,9 @@ pub struct Verify {
     /// What the quote was asked for with, in hexadecimal digits.
     #[arg(long, value_name = "HEX")]
     nonce: Nonce,
+    /// The pod that it has to be about.
+    #[arg(long, value_name = "POD")]
+    pod: Option<Uuid>,
     /// What is demanded of the evidence.
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
@@ -51,11 +56,19 @@ const REFUSED: u8 = 1;
 
 impl Verify {
     /// Verifies, and prints the verdict.
-    pub fn execute(&self) -> Outcome {
+    pub fn execute(&self, global: &Global) -> Outcome {
         let policy = Policy::parse(&read(&self.policy, verify::MAX_POLICY)?)
             .map_err(|error| format!("{}: {error}", self.policy.display()))?;
         let evidence = Evidence::parse(&read(&self.evidence, MAX_EVIDENCE)?)
             .map_err(|error| format!("{}: {error}", self.evidence.display()))?;
+        if let Some(pod) = &self.pod
+            && evidence.pod != pod.as_str()
+        {
+            let found = &evidence.pod;
+            Messages::new("verify", global.debug)
+                .say(format_args!("the evidence is about pod {found}, and not about {pod}"));
+            return Ok(REFUSED);
+        }
         let verdict = verify::verify(&evidence, &self.nonce, &policy, SystemTime::now());
         let text = match self.format {
             Format::Text => format!("{verdict}\n"),

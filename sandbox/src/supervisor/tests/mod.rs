@@ -1,9 +1,11 @@
 //! The supervisor's loop against scripted guests.
 
+mod inside;
 mod script;
 
 use super::event::Role;
-use super::watch::{Ending, HostStreams, TimeLimits};
+use super::limits::TimeLimits;
+use super::watch::{Ending, HostStreams};
 use sandbox_protocol::{
     CONTROL_PORT, ExitStatus, ImageDisk, Level, MAX_TO_HOST, Pod, Stdio, TerminalSize, Text,
     ToGuest, ToHost, VERSION, Verity,

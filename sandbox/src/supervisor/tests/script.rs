@@ -4,9 +4,11 @@ use crate::message::Messages;
 use crate::supervisor::control::Monitor;
 use crate::supervisor::corruption::ImageFile;
 use crate::supervisor::event::{Event, Role, SignalSender, inbox};
+use crate::supervisor::inside::{Inside, Prover};
+use crate::supervisor::limits::TimeLimits;
 use crate::supervisor::process::End;
 use crate::supervisor::trouble::Trouble;
-use crate::supervisor::watch::{Ending, HostStreams, TimeLimits, Watch};
+use crate::supervisor::watch::{Ending, HostStreams, Watch};
 use rustix::net::SendFlags;
 use sandbox_protocol::{
     App, CONTROL_PORT, ExitStatus, ImageDisk, Pod, Root, Stdio, Text, ToGuest, ToHost, VERSION,
@@ -19,6 +21,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
@@ -146,6 +149,7 @@ pub fn pod(apps: &[&str]) -> Pod {
         scratch: None,
         volumes: Vec::new(),
         apps: apps.iter().zip((1025..).step_by(3)).map(|(name, port)| app(name, port)).collect(),
+        measured: None,
     }
 }
 
@@ -170,6 +174,7 @@ pub fn limits() -> TimeLimits {
     TimeLimits {
         boot: Duration::from_secs(20),
         setup: Duration::from_secs(20),
+        secrets: Duration::from_secs(20),
         finish: Duration::from_secs(20),
         drain: Duration::from_secs(5),
         end: Duration::from_secs(1),
@@ -198,10 +203,32 @@ pub fn watch(
     Outcome { stdout: text(&mut stdout), stderr: text(&mut stderr), ..outcome }
 }
 
+/// The same of a pod that was measured.
+pub fn watch_measured(
+    pod: &Pod,
+    prover: Arc<dyn Prover>,
+    limits: TimeLimits,
+    script: impl FnOnce(Script) + Send + 'static,
+) -> Outcome {
+    let null = || File::options().read(true).write(true).open("/dev/null").unwrap();
+    let streams = HostStreams { stdin: null(), stdout: null(), stderr: null() };
+    watch_all(pod, streams, Some(prover), limits, script)
+}
+
 /// The same with other streams of ours.
 pub fn watch_streams(
     pod: &Pod,
     streams: HostStreams,
+    limits: TimeLimits,
+    script: impl FnOnce(Script) + Send + 'static,
+) -> Outcome {
+    watch_all(pod, streams, None, limits, script)
+}
+
+fn watch_all(
+    pod: &Pod,
+    streams: HostStreams,
+    prover: Option<Arc<dyn Prover>>,
     limits: TimeLimits,
     script: impl FnOnce(Script) + Send + 'static,
 ) -> Outcome {
@@ -212,6 +239,9 @@ pub fn watch_streams(
     let monitor = Monitor::listen(socket, events.clone()).unwrap();
     let messages = Messages::new("run", true);
     let mut watch = Watch::new(pod, image_files(pod), &monitor, streams, events, limits, messages);
+    if let Some(prover) = prover {
+        watch = watch.proven_by(Inside::new(prover, messages));
+    }
     let ending = watch.run(&inbox);
     watch.settle(&inbox, || ());
     let status = watch.status();
