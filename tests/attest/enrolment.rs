@@ -9,7 +9,7 @@ use std::io::Write as _;
 
 #[test]
 fn a_key_counts_once_an_enroller_has_seen_it_in_its_tpm() {
-    let measured = Measured::new(8);
+    let measured = Measured::new(15);
     let enroller = Host::new();
     let at = |name: &str| measured.directory.path().join(name).to_str().unwrap().to_owned();
     let step = |host: &Host, words: &[&str], out: &str| {

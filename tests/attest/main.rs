@@ -5,6 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
 mod enrolment;
+mod inside;
+mod kills;
+mod listed;
 mod proofs;
 mod refusals;
+mod secrets;
+mod served;
+mod service;
 mod tpm;

@@ -18,6 +18,19 @@ fn a_pod_is_proven_while_it_runs_and_not_after() {
     // What was made for one question answers no other.
     let other = NONCE.replace("00", "ff");
     measured.verify(&evidence, &policy, &other).exits(1).mentions("FAILED    nonce");
+    // What is about one pod says nothing of another.
+    let pod_option = |pod: &str| format!("--pod={pod}");
+    let policy_option = format!("--policy={}", policy.display());
+    let verify = |pod: &str| {
+        let nonce = format!("--nonce={NONCE}");
+        let words = ["attest", "verify", evidence.to_str().unwrap(), &nonce, &policy_option];
+        measured.host.sandbox(words.into_iter().chain([pod_option(pod).as_str()]))
+    };
+    verify(&uuid).exits(0);
+    let another = "6f0e9b1c-7d52-4bb4-9c0e-2f4bd3a6f1f0";
+    let refused = verify(another).exits(1).prints("");
+    refused
+        .check("should name both", |it| it.stderr.contains(another) && it.stderr.contains(&uuid));
     // It needs neither this host's files nor its TPM.
     let elsewhere = sandbox_tests::Host::new();
     let words = ["attest", "verify", evidence.to_str().unwrap(), "--policy"];
@@ -74,6 +87,43 @@ fn tpm2_tools_take_the_quote() {
     assert_eq!(check(&changed), "1");
 }
 
+/// The TCG's own tool reads the log as it reads that of firmware, and computes what the TPM holds.
+#[test]
+fn tpm2_tools_read_the_log() {
+    // The tool begins with zeros: nothing else on this host has used this register.
+    let measured = Measured::new(8);
+    measured.sh("true").exits(0);
+    let (mut pod, uuid) = measured.pod();
+    let file = |name: &str| measured.directory.path().join(name);
+    let option = |name: &str, value: &str| format!("--{name}={value}");
+    for (name, more) in [("all", None), ("own", Some(option("pod", &uuid)))] {
+        let out = option("out", file(name).to_str().unwrap());
+        let words = ["attest".to_owned(), "export".to_owned(), "--format=tcg2".to_owned(), out];
+        measured.host.sandbox(words.into_iter().chain(more)).exits(0);
+        let events = Tool::new("tpm2_eventlog").with([file(name)]).text();
+        let (_, computed) = events.split_once("pcrs:").expect("registers");
+        for bank in ["sha1", "sha256", "sha384", "sha512"] {
+            let read = Tool::new("tpm2_pcrread").with([format!("{bank}:8")]).text();
+            let value = read.split("0x").nth(1).expect("a value").trim().to_lowercase();
+            assert!(computed.contains(&value), "{bank} is {value}, and computed is {computed}");
+        }
+    }
+    let own = fs::read(file("own")).unwrap();
+    assert!(own.len() < fs::read(file("all")).unwrap().len());
+    // The other forms have the same records.
+    let log = measured.host.sandbox(["attest", "export"]).exits(0).text();
+    assert_eq!(log.trim(), fs::read_to_string(measured.log()).unwrap().trim());
+    let out = option("out", file("tlv").to_str().unwrap());
+    measured.host.sandbox(["attest", "export", "--format=cel-tlv", &out]).exits(0);
+    let tlv = fs::read(file("tlv")).unwrap();
+    // Type 0, and eight bytes: the number of the first record.
+    assert_eq!(tlv[..13], [0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+    // A file that is there is not written over.
+    measured.host.sandbox(["attest", "export", &out]).fails_saying(&["tlv"]);
+    writeln!(pod.stdin.as_mut().unwrap()).unwrap();
+    pod.end().exits(3);
+}
+
 /// The record has what was decided and what runs, and no value of the environment.
 #[test]
 fn the_record_says_what_runs_and_no_secret() {
@@ -123,4 +173,60 @@ fn a_pod_whose_supervisor_was_killed_ends_at_the_next_gc() {
     // Twice is fine.
     measured.host.sandbox(["gc"]).exits(0).prints("");
     measured.host.sandbox(["attest", "status"]).exits(0).mentions("agrees");
+}
+
+/// "`sandbox attest reference IMAGE` computes the expected record on another machine from the image
+/// alone": with another store and another configuration, and without a TPM.
+#[test]
+fn a_policy_made_elsewhere_fits_the_pod_that_it_was_made_for_and_no_other() {
+    let measured = Measured::new(15);
+    measured.sh("true").exits(0);
+    let elsewhere = sandbox_tests::Host::trusting();
+    let volume = measured.directory.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    let volume = format!("--volume=v,kind=host,source={},readOnly=true", volume.display());
+    // The options before the image, those after it, and the script.
+    type Line<'a> = (&'a [&'a str], &'a [&'a str], &'a str);
+    let expected: Line<'_> = (
+        &["--set-env=MODE=production", &volume],
+        &["--mount=volume=v,target=/v", "--memory=100M"],
+        "echo up; read line; exit 3",
+    );
+    let policy = measured.directory.path().join("reference.json");
+    let (out, base) = (format!("--out={}", policy.display()), measured.keys());
+    let base = format!("--base={}", base.display());
+    let mut words: Vec<&str> = vec!["attest", "reference", &base, &out];
+    words.extend(expected.0);
+    words.push(measured.image.to_str().unwrap());
+    words.extend(expected.1);
+    words.extend(["--exec=/bin/sh", "--", "-c", expected.2]);
+    elsewhere.sandbox(&words).exits(0);
+
+    let outcome = |line: Line<'_>| {
+        let saved = measured.directory.path().join("saved");
+        let mut run = measured.host.run_pod();
+        run = run.with("--tpm-attest").with("--interactive");
+        run = run.with(format!("--uuid-file-save={}", saved.display()));
+        run = line.0.iter().fold(run, |run, word| run.with(*word));
+        run = run.with(&measured.image);
+        run = line.1.iter().fold(run, |run, word| run.with(*word));
+        let mut pod = run.script(line.2).start_open();
+        pod.wait_for("up");
+        let uuid = fs::read_to_string(saved).unwrap().trim().to_owned();
+        let ended = measured.verify(&measured.evidence(&uuid), &policy, NONCE);
+        writeln!(pod.stdin.as_mut().unwrap()).unwrap();
+        pod.end();
+        ended
+    };
+    outcome(expected).exits(0).mentions("passed    pod-manifest").mentions("passed    volumes");
+    let manifest = "FAILED    pod-manifest";
+    outcome((&["--set-env=MODE=test", &volume], expected.1, expected.2))
+        .exits(1)
+        .mentions(manifest);
+    outcome((expected.0, expected.1, "echo up; read line")).exits(1).mentions(manifest);
+    let more = ["--mount=volume=v,target=/v", "--memory=101M"];
+    outcome((expected.0, &more, expected.2)).exits(1).mentions(manifest);
+    let writable = volume.replace("true", "false");
+    let first = ["--set-env=MODE=production", &writable];
+    outcome((&first, expected.1, expected.2)).exits(1).mentions("FAILED    volumes");
 }

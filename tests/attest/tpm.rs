@@ -1,5 +1,7 @@
 //! A host whose launches are measured, with a log of its own.
 
+use sandbox_attestation::log::{self, Bank, Limits, Parsed};
+use sandbox_attestation::record::{End, Event, Launch};
 use sandbox_tests::command::Tool;
 use sandbox_tests::image::Image;
 use sandbox_tests::sandbox::{Ended, Running};
@@ -22,7 +24,7 @@ pub struct Measured {
     pub host: Host,
     pub image: OsString,
     pub directory: TempDir,
-    pcr: u8,
+    pub pcr: u8,
     _tpm: MutexGuard<'static, ()>,
 }
 
@@ -35,6 +37,11 @@ impl Measured {
         let measured = Self { host: Host::trusting(), image, directory, pcr, _tpm: tpm };
         measured.settings(json!({}));
         measured
+    }
+
+    /// The register of its log.
+    pub fn pcr(&self) -> u8 {
+        self.pcr
     }
 
     /// Changes the settings.
@@ -107,6 +114,23 @@ impl Measured {
         file
     }
 
+    /// A policy that knows the host's key and register, and demands nothing else.
+    pub fn keys(&self) -> PathBuf {
+        let start = self.events().into_iter().next();
+        let Some(Event::Start(start)) = start else { panic!("{start:?}") };
+        let before: String =
+            start.pcr_before[&Bank::Sha256].iter().map(|byte| format!("{byte:02x}")).collect();
+        let policy = json!({
+            "version": 1,
+            "attestationKeys": {"pinned": [self.key()]},
+            "pcrs": {"select": {"sha256": [self.pcr]}, "log": self.pcr,
+                     "beforeLog": {"sha256": [before]}},
+        });
+        let file = self.directory.path().join("keys.json");
+        fs::write(&file, policy.to_string()).unwrap();
+        file
+    }
+
     /// Verifies evidence.
     pub fn verify(&self, evidence: &Path, policy: &Path, nonce: &str) -> Ended {
         let (nonce, policy) =
@@ -122,6 +146,43 @@ impl Measured {
             entries.map(|line| serde_json::from_str::<Value>(line).unwrap()["content"].clone());
         let is_its = |content: &Value| content["record"]["pod"] == pod;
         contents.find(is_its).expect("a record of the launch")["record"].clone()
+    }
+
+    /// What happened, as the log has it: parsed by the library that others verify with, and held
+    /// against the register as the TCG's own tool reads it.
+    pub fn events(&self) -> Vec<Event> {
+        let Parsed { entries, torn } =
+            log::parse(&fs::read(self.log()).unwrap(), &Limits::default()).unwrap();
+        assert_eq!(torn, None);
+        let before = &log::start(&entries).expect("a beginning").pcr_before;
+        for (bank, value) in log::replay(before, &entries).unwrap() {
+            let read = Tool::new("tpm2_pcrread").with([format!("{bank}:{}", self.pcr)]).text();
+            let digits: String = value.iter().map(|byte| format!("{byte:02X}")).collect();
+            assert!(read.contains(&digits), "the log leads to {digits} in {bank}, and\n{read}");
+        }
+        entries.into_iter().map(|entry| entry.content.expect("all are here in full")).collect()
+    }
+
+    /// The launches of the log: number, pod, and how each ended.
+    pub fn launches(&self) -> Vec<(u64, String, Option<End>)> {
+        let events = self.events();
+        let end = |launch: &Launch| {
+            let mut ends = events.iter().filter_map(|event| match event {
+                Event::Exit(exit) if exit.launch == launch.number => {
+                    assert_eq!(exit.pod, launch.record.pod);
+                    Some(exit.end)
+                }
+                _ => None,
+            });
+            let end = ends.next();
+            assert!(ends.next().is_none(), "record {} ended twice", launch.number);
+            end
+        };
+        let launches = events.iter().filter_map(|event| match event {
+            Event::Launch(launch) => Some(launch),
+            _ => None,
+        });
+        launches.map(|it| (it.number, it.record.pod.to_string(), end(it))).collect()
     }
 
     /// Whether no pod has left anything.

@@ -103,6 +103,7 @@ fn pod(image: &Image, scripts: &[&str]) -> Pod {
         scratch: None,
         volumes: Vec::new(),
         apps: (0..).zip(scripts).map(app).collect(),
+        measured: None,
     }
 }
 

@@ -133,6 +133,7 @@ fn a_microvm_without_shares_boots_and_resets() {
         scratch: None,
         volumes: Vec::new(),
         apps: Vec::new(),
+        measured: None,
     };
     let (_, said) = machine.run(&pod);
     assert!(matches!(said.as_slice(), [ToHost::Finished]), "{said:?}");

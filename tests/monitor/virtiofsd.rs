@@ -60,5 +60,6 @@ fn pod(script: &str) -> Pod {
         scratch: None,
         volumes: Vec::new(),
         apps: vec![app],
+        measured: None,
     }
 }

@@ -3,7 +3,7 @@
 //! tests with different policies run at the same time.
 
 use crate::certificates::Authority;
-use crate::sandbox::{Ended, Run, Running, run, start};
+use crate::sandbox::{Ended, Run, Running, pod, run, start};
 use crate::temporary;
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
@@ -108,6 +108,12 @@ impl Host {
     /// A pod of this image on it, with no security feature switched off.
     pub fn run(&self, image: impl Into<OsString>) -> Run {
         let run = run(image).data(&self.data()).secure().with("--insecure-options=none");
+        run.through(self.enter())
+    }
+
+    /// The same, where options of the pod come before its first image.
+    pub fn run_pod(&self) -> Run {
+        let run = pod().data(&self.data()).secure().with("--insecure-options=none");
         run.through(self.enter())
     }
 

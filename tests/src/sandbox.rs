@@ -31,9 +31,14 @@ pub struct Run {
 
 /// A pod of this image.
 pub fn run(image: impl Into<OsString>) -> Run {
+    pod().with(image)
+}
+
+/// A pod whose options come before its images.
+pub fn pod() -> Run {
     Run {
         data: shared(),
-        words: vec![image.into()],
+        words: Vec::new(),
         stdin: Vec::new(),
         environment: Vec::new(),
         insecure: true,
