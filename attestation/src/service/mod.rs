@@ -19,6 +19,7 @@
 //! - [`Directory`] is what it knows: hosts, policies, rules, secrets, and the verdicts it keeps.
 
 mod client;
+mod confine;
 mod directory;
 mod document;
 mod http;
@@ -32,6 +33,7 @@ mod tests;
 mod verdicts;
 
 pub use client::{Answer, Challenge, Client, ClientError};
+pub use confine::{ConfineError, Confined, confine};
 pub use directory::{Directory, DirectoryError};
 pub use document::{
     ChallengeAnswer, ChallengeRequest, Document, DocumentError, ErrorAnswer, EvidenceAnswer,

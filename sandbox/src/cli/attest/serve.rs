@@ -2,7 +2,7 @@ use super::read;
 use crate::cli::Outcome;
 use crate::message::Messages;
 use clap::Args;
-use sandbox_attestation::service::{Directory, Server, Service};
+use sandbox_attestation::service::{Confined, Directory, Server, Service, confine};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 use std::error::Error;
@@ -112,6 +112,12 @@ impl Serve {
         }
         let listener = TcpListener::bind(listen)
             .map_err(|error| format!("cannot listen at {listen}: {error}"))?;
+        if confine(&self.directory, &[certificate, key])? == Confined::WithoutFiles {
+            messages.say(
+                "this kernel has no Landlock, or it is switched off (boot parameter lsm): who takes \
+                 the service over can open every file that its user can",
+            );
+        }
         // With port 0, the system has chosen one.
         messages.say(format_args!("listening at {}", listener.local_addr()?));
         loop {
