@@ -53,7 +53,9 @@ pub const POLICY: &str = "/etc/sandbox/attest-policy.json";
 /// The enrolment, in the directory of the settings.
 pub const ENROLMENT: &str = "enrolment.json";
 
-/// The file of a pod's directory that says where in the log its launch is.
+/// The file of a pod's directory that says where in the log its launch is. It and [`VERDICT`] are about
+/// one boot and the TPM's registers of it: when power is lost, these are, too. So both files are written
+/// whole, and not synced; what lost its power may find them empty.
 const LAUNCH: &str = "launch.json";
 
 /// The file of a pod's directory with what came out of the verification.
@@ -295,7 +297,7 @@ impl Meter {
             boot_id: boot_id()?,
             settings: settings.clone(),
         };
-        directory.write_durably(LAUNCH, &document(&entry)?)?;
+        directory.write_whole(LAUNCH, &document(&entry)?)?;
         // Who is elsewhere has to see the whole log.
         let launched = match shared.is_some() {
             true => attestor.launch(record, Some(ask)),
@@ -319,7 +321,7 @@ impl Meter {
         };
         let verify = || -> Result<(), MeasureError> {
             let launched = launched?;
-            directory.write_durably(LAUNCH, &document(&launch.entry)?)?;
+            directory.write_whole(LAUNCH, &document(&launch.entry)?)?;
             let Some(quoted) = launched.quote else {
                 let problem = "no quote".to_owned();
                 return Err(SessionError::Nonsense { program, problem }.into());
@@ -332,7 +334,7 @@ impl Meter {
             };
             let remote = answer.map(|(remote, answer)| remote.kept(&answer));
             let kept = Kept { verdict: &verdict, remote };
-            Ok(directory.write_durably(VERDICT, &document(&kept)?)?)
+            Ok(directory.write_whole(VERDICT, &document(&kept)?)?)
         };
         let Err(refused) = verify() else { return Ok((launch, installed)) };
         match launch.end(End::Reason(Reason::Aborted)) {
@@ -353,7 +355,8 @@ impl Launch {
     /// See [`MeasureError`].
     pub fn of(directory: &Path, program: &Path) -> Result<Option<Self>, MeasureError> {
         let path = directory.join(LAUNCH);
-        let Some(content) = read(&path)? else { return Ok(None) };
+        let content = read(&path)?.filter(|content| !content.is_empty());
+        let Some(content) = content else { return Ok(None) };
         let entry: Entry = serde_json::from_slice(&content)
             .map_err(|error| MeasureError::Malformed { path, error })?;
         if entry.boot_id != boot_id()? {

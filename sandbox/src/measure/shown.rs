@@ -61,10 +61,11 @@ pub fn attestation(read: impl Fn(&str) -> io::Result<Option<Vec<u8>>>) -> io::Re
         #[serde(default)]
         remote: Option<serde::de::IgnoredAny>,
     }
-    let Some(launch) = read(LAUNCH)? else { return Ok(Attestation::None) };
+    let there = |name| -> io::Result<_> { Ok(read(name)?.filter(|content| !content.is_empty())) };
+    let Some(launch) = there(LAUNCH)? else { return Ok(Attestation::None) };
     let launch: Entry = serde_json::from_slice(&launch)?;
     let Some(number) = launch.number else { return Ok(Attestation::None) };
-    let verdict = read(VERDICT)?.map(|content| serde_json::from_slice::<Verdict>(&content));
+    let verdict = there(VERDICT)?.map(|content| serde_json::from_slice::<Verdict>(&content));
     Ok(match verdict.transpose()? {
         None => Attestation::Measured { number },
         Some(Verdict { remote: None }) => Attestation::Local { number },

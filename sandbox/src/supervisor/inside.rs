@@ -101,7 +101,12 @@ impl Inside {
         // Five bytes into a socket that nothing was sent over yet don't block.
         let busy = Header { kind: Kind::Busy, length: 0 }.to_bytes();
         let Some(key) = self.key else {
-            self.early = Some(stream);
+            // The key comes another way, and may be on it. One question waits for it.
+            if self.early.is_some() {
+                let _ = stream.write_all(&busy);
+            } else {
+                self.early = Some(stream);
+            }
             return;
         };
         if self.busy.swap(true, Ordering::AcqRel) {
