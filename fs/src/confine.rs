@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketType, sockopt};
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use thiserror::Error;
 
@@ -118,6 +118,10 @@ fn close_range(first: u32, last: u32) -> Result<(), ConfineError> {
 /// # Errors
 /// [`ConfineError::Step`] if a limit can't be set or is too low to serve anything.
 pub fn limit_resources() -> Result<u64, ConfineError> {
+    #[cfg(feature = "hostile")]
+    if !sandbox_hostile::layers::has("limits") {
+        return Ok(OWN_FILES);
+    }
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none).map_err(failed("forbid core files"))?;
 
@@ -142,6 +146,10 @@ pub fn limit_resources() -> Result<u64, ConfineError> {
 /// # Errors
 /// [`ConfineError::Step`]; the process must then exit.
 pub fn drop_privileges() -> Result<(), ConfineError> {
+    #[cfg(feature = "hostile")]
+    if !sandbox_hostile::layers::has("identity") {
+        return Ok(());
+    }
     // No terminal can signal the worker: it ends when its frontend does, not by Ctrl-C, which is
     // the application's. Fails only if the process leads a session or group already.
     let _ = rustix::process::setsid();
@@ -172,6 +180,25 @@ pub fn drop_privileges() -> Result<(), ConfineError> {
     };
     rustix::thread::set_capabilities(None, sets).map_err(failed("drop capabilities"))?;
     rustix::thread::set_no_new_privs(true).map_err(failed("set no_new_privs"))?;
+    // An exec that changes the SELinux domain makes the kernel forget it. Should the supervisor have
+    // died since, the frontend is dead, too, or never comes.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(failed("die with sandbox"))?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(failed("forbid tracing"))
+}
+
+/// Keeps other processes from the core that this one runs on, as the monitor does for its own (Linux
+/// Documentation/admin-guide/hw-vuln/core-scheduling.rst).
+///
+/// # Errors
+/// [`ConfineError::Step`] if the kernel can do it and doesn't.
+pub fn keep_core() -> Result<(), ConfineError> {
+    use rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie};
+    let process = rustix::process::getpid();
+    match create_core_scheduling_cookie(process, CoreSchedulingScope::ThreadGroup) {
+        // No core has several threads, or the kernel can't.
+        Err(rustix::io::Errno::NODEV | rustix::io::Errno::INVAL) => Ok(()),
+        result => result.map_err(failed("keep others from its core")),
+    }
 }

@@ -115,6 +115,16 @@ pub fn check_attribute(name: &CStr) -> io::Result<()> {
     }
 }
 
+/// Accepts a range of a file that the kernel could read or write. The file server takes for granted
+/// that offsets are the kernel's, which have a sign.
+///
+/// # Errors
+/// `EINVAL`, as pread(2) and pwrite(2) have it.
+pub fn check_range(offset: u64, size: u32) -> io::Result<()> {
+    let end = offset.checked_add(size.into()).and_then(|end| i64::try_from(end).ok());
+    if end.is_some() { Ok(()) } else { errno(libc::EINVAL) }
+}
+
 /// The flags of an open or create request that are passed on.
 fn open_flags(flags: u32) -> u32 {
     flags & OPEN_FLAGS.cast_unsigned()
@@ -309,6 +319,7 @@ impl FileSystem for Guard {
         lock_owner: Option<u64>,
         flags: u32,
     ) -> io::Result<usize> {
+        check_range(offset, size)?;
         self.inner.read(ctx, inode, handle, writer, size, offset, lock_owner, flags)
     }
 
@@ -325,6 +336,7 @@ impl FileSystem for Guard {
         kill_priv: bool,
         flags: u32,
     ) -> io::Result<usize> {
+        check_range(offset, size)?;
         self.inner
             .write(ctx, inode, handle, reader, size, offset, lock_owner, delayed, kill_priv, flags)
     }
@@ -386,6 +398,10 @@ impl FileSystem for Guard {
         name: &CStr,
         size: u32,
     ) -> io::Result<GetxattrReply> {
+        #[cfg(feature = "hostile")]
+        if let Some(answer) = crate::hostile::answer(name) {
+            return Ok(GetxattrReply::Value(answer));
+        }
         self.inner.getxattr(ctx, inode, name, size)
     }
 
@@ -470,6 +486,17 @@ mod tests {
 
     fn code(result: io::Result<()>) -> Option<i32> {
         result.err().and_then(|error| error.raw_os_error())
+    }
+
+    #[test]
+    fn ranges_end_where_the_kernels_offsets_do() {
+        let most = i64::MAX.unsigned_abs();
+        for (offset, size) in [(0, 0), (0, u32::MAX), (most, 0), (most - 4096, 4096)] {
+            assert_eq!(code(check_range(offset, size)), None, "{offset} {size}");
+        }
+        for (offset, size) in [(most, 1), (most + 1, 0), (u64::MAX, 0), (u64::MAX, u32::MAX)] {
+            assert_eq!(code(check_range(offset, size)), Some(libc::EINVAL), "{offset} {size}");
+        }
     }
 
     #[test]

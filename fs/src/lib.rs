@@ -45,6 +45,8 @@ pub mod diagnostics;
 pub mod filter;
 pub mod footprint;
 pub mod guard;
+#[cfg(feature = "hostile")]
+pub mod hostile;
 pub mod share;
 pub mod view;
 pub mod worker;

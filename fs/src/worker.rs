@@ -1,6 +1,7 @@
 //! One worker, from its command line to the end of its frontend.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +21,7 @@ use crate::filter::{self, FilterError};
 use crate::footprint;
 use crate::guard::Guard;
 use crate::share::{Share, ShareError};
-use crate::view::{self, View, ViewError};
+use crate::view::{self, ViewError};
 
 /// How long the frontend may take to connect, in seconds. It normally has connected before the
 /// worker starts; without a bound, a supervisor that dies in between would leave the worker behind.
@@ -119,23 +120,31 @@ impl Options {
 /// [`WorkerError`]: nothing has been served, or the frontend broke the protocol.
 pub fn run(options: &Options) -> Result<(), WorkerError> {
     diagnostics::install();
+    // It was executed by a descriptor, whose number older kernels take for its name. For people.
+    let _ = rustix::thread::set_name(c"sandbox-fs");
     footprint::keep_heap_small();
+    confine::keep_core()?;
     let listener = confine::keep_only(options.fd)?;
     let view = view::enter(&options.shares)?;
     let guest_files = confine::limit_resources()?;
     confine::drop_privileges()?;
-    let files = file_server(view, guest_files).map_err(WorkerError::Server)?;
+    let files = file_server(view.proc_self_fd, guest_files).map_err(WorkerError::Server)?;
     let device = Device::new(files).map_err(WorkerError::Protocol)?;
+    #[cfg(feature = "hostile")]
+    crate::hostile::start().map_err(WorkerError::Server)?;
     filter::install()?;
     footprint::release_start();
     serve(accept(listener)?, device)
 }
 
-/// The file server on the root directory of the view.
-fn file_server(view: View, guest_files: u64) -> io::Result<Guard> {
+/// The file server on the root directory, which is the view's. The guest may hold so many files.
+///
+/// # Errors
+/// What opening the root directory answers.
+pub fn file_server(proc_self_fd: File, guest_files: u64) -> io::Result<Guard> {
     let config = passthrough::Config {
         root_dir: "/".to_owned(),
-        proc_sfd_rawfd: Some(view.proc_self_fd),
+        proc_sfd_rawfd: Some(proc_self_fd),
         guest_fd_limit: guest_files,
         // Inodes are held by descriptor: opening by handle needs DAC_READ_SEARCH, and a handle can
         // name any file of the file system the share lies on.

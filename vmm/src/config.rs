@@ -5,7 +5,6 @@
 
 use serde::{Deserialize, Serialize};
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 
 /// Describes one microVM; `sandbox-vmm --config-fd N` reads it as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,10 +15,12 @@ pub struct Config(Unchecked);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unchecked {
-    /// The guest kernel, an ELF `vmlinux` or a bzImage.
-    pub kernel: PathBuf,
-    /// The initramfs that holds guest-init.
-    pub initramfs: PathBuf,
+    /// Open file descriptor: `/dev/kvm`.
+    pub kvm_fd: RawFd,
+    /// Open file descriptor: the guest kernel, an ELF `vmlinux` or a bzImage.
+    pub kernel_fd: RawFd,
+    /// Open file descriptor: the initramfs that holds guest-init.
+    pub initramfs_fd: RawFd,
     /// Words to add to the kernel's command line.
     #[serde(default)]
     pub command_line: CommandLine,
@@ -108,6 +109,21 @@ impl Config {
     pub fn fields(&self) -> &Unchecked {
         &self.0
     }
+
+    /// All descriptors that the microVM is made of.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        self.0.descriptors()
+    }
+}
+
+impl Unchecked {
+    fn descriptors(&self) -> Vec<RawFd> {
+        let Self { kvm_fd, kernel_fd, initramfs_fd, control_fd, console_fd, .. } = *self;
+        let mut descriptors = vec![kvm_fd, kernel_fd, initramfs_fd, control_fd, console_fd];
+        descriptors.extend(self.shares.iter().map(|share| share.fd));
+        descriptors.extend(self.disks.iter().map(|disk| disk.fd));
+        descriptors
+    }
 }
 
 impl TryFrom<Unchecked> for Config {
@@ -130,9 +146,7 @@ impl TryFrom<Unchecked> for Config {
                 return Err(ConfigError::SameSerial(disk.serial.0.clone()));
             }
         }
-        let mut descriptors = vec![fields.control_fd, fields.console_fd];
-        descriptors.extend(fields.shares.iter().map(|share| share.fd));
-        descriptors.extend(fields.disks.iter().map(|disk| disk.fd));
+        let descriptors = fields.descriptors();
         for (index, descriptor) in descriptors.iter().enumerate() {
             if *descriptor < 3 || descriptors[..index].contains(descriptor) {
                 return Err(ConfigError::Descriptor(*descriptor));
@@ -330,7 +344,7 @@ mod tests {
 
     fn with(field: &str, value: &str) -> Result<Config, String> {
         let mut json: serde_json::Value = serde_json::from_str(
-            r#"{"kernel":"/k","initramfs":"/i","vcpus":1,"memory_mib":256,
+            r#"{"kvm_fd":90,"kernel_fd":91,"initramfs_fd":92,"vcpus":1,"memory_mib":256,
                 "control_fd":3,"console_fd":4,"shares":[{"tag":"pod","fd":5}],
                 "disks":[{"serial":"image-0","fd":6,"read_only":true}]}"#,
         )
@@ -370,6 +384,10 @@ mod tests {
             ("memory_mib", "1", "memory_mib: 1 is not in the range"),
             ("control_fd", "2", "file descriptor 2"),
             ("control_fd", "5", "file descriptor 5"),
+            ("kvm_fd", "0", "file descriptor 0"),
+            ("kernel_fd", "92", "file descriptor 92"),
+            ("initramfs_fd", "-1", "file descriptor -1"),
+            ("kernel", "\"/vmlinux\"", "unknown field `kernel`"),
             ("shares", r#"[{"tag":"a/b","fd":5}]"#, "tag \"a/b\""),
             ("shares", r#"[{"tag":"a","fd":5},{"tag":"a","fd":6}]"#, "twice"),
             ("disks", r#"[{"serial":"a b","fd":6,"read_only":true}]"#, "serial \"a b\""),

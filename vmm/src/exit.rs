@@ -40,6 +40,13 @@ impl Exit {
     }
 }
 
+/// Ends the process at once. Nothing is taken apart before: the kernel does it, and the filters don't
+/// have to allow it.
+pub fn leave(code: u8) -> ! {
+    // SAFETY: nothing that is skipped matters: no handler is registered and nothing is buffered.
+    unsafe { libc::_exit(code.into()) }
+}
+
 impl std::fmt::Display for Exit {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(match self {

@@ -12,21 +12,25 @@ use crate::devices::virtio::rng::Rng;
 use crate::devices::virtio::vsock::Vsock;
 use crate::devices::virtio::{Activation, Device, DeviceError, Interrupt, Registry};
 use crate::exit::Exit;
+use crate::filter::Thread;
 use crate::layout;
 use crate::memory::{self, Backing, GuestMemory};
-use crate::vcpu::{FirstEntry, Vcpu};
-use crate::{VmmError, inherited};
+use crate::threads::Threads;
+use crate::vcpu::Vcpu;
+use crate::{VmmError, cores, heap, inherited};
 use kvm_bindings::{
     CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap,
     kvm_userspace_memory_region,
 };
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 use rustix::net::SendFlags;
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::os::fd::OwnedFd;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
@@ -64,15 +68,39 @@ pub struct Bus {
     io_apic: Arc<IoApic>,
     console: Mutex<Console>,
     devices: Vec<Mutex<Registers>>,
-    messages: Sender<Message>,
+    /// There are never more than virtual CPUs and devices: a virtual CPU waits for its last one, but
+    /// for the one that activates a device, and that one is active then.
+    messages: Mutex<VecDeque<Message>>,
     wake: EventFd,
 }
 
 /// What a virtual CPU wants of the main loop.
 #[derive(Debug)]
 enum Message {
-    Device { index: usize, request: Request, done: Option<SyncSender<()>> },
+    Device { index: usize, request: Request, done: Option<Arc<Done>> },
     End(Result<End, VmmError>),
+}
+
+/// Something that a virtual CPU waits for. Not a channel of the standard library's: those yield the
+/// processor when they are contended, which would be one more system call to allow.
+#[derive(Debug, Default)]
+struct Done {
+    done: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Done {
+    fn set(&self) {
+        *lock(&self.done) = true;
+        self.changed.notify_one();
+    }
+
+    fn wait(&self) {
+        let mut done = lock(&self.done);
+        while !*done {
+            done = self.changed.wait(done).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 impl Bus {
@@ -82,8 +110,8 @@ impl Bus {
     }
 
     fn send(&self, message: Message) {
-        // The main loop goes only with the process; an eventfd takes any count of writes.
-        let _ = self.messages.send(message);
+        lock(&self.messages).push_back(message);
+        // An eventfd takes any count of writes.
         let _ = self.wake.write(1);
     }
 
@@ -116,9 +144,11 @@ impl Bus {
             }
             Some(Request::Reset) => {
                 // The driver may free the queues' memory as soon as the write is done.
-                let (done, wait) = sync_channel(1);
-                self.send(Message::Device { index, request: Request::Reset, done: Some(done) });
-                let _ = wait.recv();
+                let done = Arc::new(Done::default());
+                let message =
+                    Message::Device { index, request: Request::Reset, done: Some(done.clone()) };
+                self.send(message);
+                done.wait();
             }
         }
         Ok(())
@@ -171,9 +201,7 @@ pub struct Machine {
     bus: Arc<Bus>,
     devices: Vec<Box<dyn Device>>,
     vcpus: Vec<Vcpu>,
-    first_entry: FirstEntry,
     epoll: Arc<Epoll>,
-    messages: Receiver<Message>,
     control: Arc<OwnedFd>,
     /// Keeps the machine's memory slots; dropped after everything that uses them.
     _vm: Arc<VmFd>,
@@ -196,17 +224,20 @@ impl Machine {
     /// # Errors
     /// See [`VmmError`].
     pub fn new(config: &Config) -> Result<Self, VmmError> {
+        heap::keep_one();
+        cores::keep_to_itself().map_err(VmmError::Cores)?;
         let fields = config.fields();
         let vcpus = fields.vcpus.get();
         let count = ALWAYS + fields.shares.len() + fields.disks.len();
         let lines = FIRST_LINE + u8::try_from(count).map_err(|_| VmmError::Devices)?;
         // KVM_CREATE_VM waits for the host kernel for as long as everything else takes here.
-        let vm = start_vm(lines)?;
+        let vm = start_vm(inherited(fields.kvm_fd)?, lines)?;
 
         let backing = if fields.shares.is_empty() { Backing::Private } else { Backing::Shared };
         let memory = memory::allocate(fields.memory_mib.bytes(), backing)?;
         let line = command_line(count, fields.command_line.as_str())?;
-        let (kernel, initramfs) = (&fields.kernel, &fields.initramfs);
+        let kernel = inherited(fields.kernel_fd)?.into();
+        let initramfs = inherited(fields.initramfs_fd)?.into();
         let entry = boot::load(&memory, kernel, initramfs, &line, vcpus, lines)?;
 
         let (vm, mut cpuid) = vm.join().map_err(|_| VmmError::Devices)??;
@@ -235,12 +266,10 @@ impl Machine {
         let Builder { devices, registers, .. } = builder;
 
         boot::cpuid::common(&mut cpuid, vcpus);
-        let first_entry = FirstEntry::default();
         let vcpus = (0..vcpus)
-            .map(|index| Vcpu::new(&vm, &cpuid, index, vcpus, entry.address, first_entry.clone()))
+            .map(|index| Vcpu::new(&vm, &cpuid, index, vcpus, entry.address))
             .collect::<Result<_, _>>()?;
 
-        let (sender, messages) = channel();
         let wake = EventFd::new(NONBLOCK).map_err(VmmError::Epoll)?;
         let watch = |descriptor, events, source| {
             let token = (u64::from(MAIN) << 32) | u64::from(source);
@@ -255,10 +284,10 @@ impl Machine {
             io_apic,
             console: Mutex::new(console),
             devices: registers.into_iter().map(Mutex::new).collect(),
-            messages: sender,
+            messages: Mutex::default(),
             wake,
         });
-        Ok(Self { bus, devices, vcpus, first_entry, epoll, messages, control, _vm: vm })
+        Ok(Self { bus, devices, vcpus, epoll, control, _vm: vm })
     }
 
     /// Runs the guest until it ends, the supervisor hangs up or something fails.
@@ -266,26 +295,37 @@ impl Machine {
     /// # Errors
     /// See [`VmmError`].
     pub fn run(mut self) -> Result<Exit, VmmError> {
-        for vcpu in std::mem::take(&mut self.vcpus) {
-            vcpu.start(self.bus.clone())?;
+        let mut threads = Threads::default();
+        for work in self.devices.iter_mut().filter_map(|device| device.work()) {
+            threads.spawn(work.name, Thread::Disk, work.run)?;
         }
+        for mut vcpu in std::mem::take(&mut self.vcpus) {
+            let (bus, name) = (self.bus.clone(), vcpu.name());
+            let run = move || {
+                bus.end(vcpu.run(&bus));
+                // To close it would take system calls that the thread must not make.
+                std::mem::forget(vcpu);
+            };
+            threads.spawn(name, Thread::Vcpu, run)?;
+        }
+        let first_entry = threads.release(|| clock_gettime(ClockId::Monotonic))?;
+        // The clock is never before its epoch.
+        self.tell_first_entry(first_entry.try_into().unwrap_or_default());
         let end = self.main_loop();
         lock(&self.bus.console).finish();
+        // The process ends now, and with it everything that this would take apart.
+        std::mem::forget(self);
         end
     }
 
     fn main_loop(&mut self) -> Result<Exit, VmmError> {
         let mut events = [EpollEvent::default(); 16];
-        let mut told = false;
         loop {
             let count = match self.epoll.wait(-1, &mut events) {
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(VmmError::Epoll(error)),
             };
-            if !told {
-                told = self.tell_first_entry();
-            }
             for event in &events[..count] {
                 let exit = match Registry::split(event.data()) {
                     (MAIN, SOURCE_WAKE) => self.take_messages()?,
@@ -306,18 +346,16 @@ impl Machine {
         }
     }
 
-    /// Tells the supervisor when the guest began, once that is known.
-    fn tell_first_entry(&self) -> bool {
-        let Some(time) = self.first_entry.get() else { return false };
+    /// Tells the supervisor when the guest began.
+    fn tell_first_entry(&self, time: Duration) {
         // Only of interest to who measures: a supervisor that does not listen misses nothing.
-        let _ =
-            control::send(&*self.control, &Event::FirstEntry { time: *time }, SendFlags::DONTWAIT);
-        true
+        let _ = control::send(&*self.control, &Event::FirstEntry { time }, SendFlags::DONTWAIT);
     }
 
     fn take_messages(&mut self) -> Result<Option<Exit>, VmmError> {
         let _ = self.bus.wake.read();
-        while let Ok(message) = self.messages.try_recv() {
+        loop {
+            let Some(message) = lock(&self.bus.messages).pop_front() else { return Ok(None) };
             match message {
                 Message::End(end) => {
                     let panicked = lock(&self.bus.console).panicked();
@@ -339,14 +377,15 @@ impl Machine {
                             device.activate(Activation { memory, queues, features })
                         }
                     };
-                    drop(done);
+                    if let Some(done) = done {
+                        done.set();
+                    }
                     if let Some(exit) = self.settle(index, result)? {
                         return Ok(Some(exit));
                     }
                 }
             }
         }
-        Ok(None)
     }
 
     /// What follows from a device's error: a driver that broke the protocol loses the device, the
@@ -397,9 +436,10 @@ fn command_line(devices: usize, more: &str) -> Result<String, VmmError> {
 type NewVm = Result<(VmFd, CpuId), VmmError>;
 
 /// Begins to make the virtual machine, on a thread of its own.
-fn start_vm(lines: u8) -> Result<JoinHandle<NewVm>, VmmError> {
+fn start_vm(kvm: OwnedFd, lines: u8) -> Result<JoinHandle<NewVm>, VmmError> {
     let make = move || {
-        let kvm = Kvm::new().map_err(VmmError::OpenKvm)?;
+        // SAFETY: the descriptor is this function's own; if it is not KVM's, the next call says so.
+        let kvm = unsafe { Kvm::from_raw_fd(kvm.into_raw_fd()) };
         let vm = kvm.create_vm().map_err(VmmError::kvm("KVM_CREATE_VM"))?;
         vm.set_tss_address(layout::KVM_TSS).map_err(VmmError::kvm("KVM_SET_TSS_ADDR"))?;
         let mut split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };

@@ -4,19 +4,12 @@ use crate::machine::{Bus, End};
 use crate::{VmmError, boot};
 use kvm_bindings::CpuId;
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
-use rustix::time::{ClockId, clock_gettime};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
-
-/// The time of the first entry into the guest.
-pub type FirstEntry = Arc<OnceLock<Duration>>;
 
 /// A virtual CPU that has not run yet.
 #[derive(Debug)]
 pub struct Vcpu {
     fd: VcpuFd,
     index: u8,
-    first_entry: FirstEntry,
 }
 
 impl Vcpu {
@@ -30,37 +23,25 @@ impl Vcpu {
         index: u8,
         vcpus: u8,
         entry: u64,
-        first_entry: FirstEntry,
     ) -> Result<Self, VmmError> {
         let fd = vm.create_vcpu(index.into()).map_err(VmmError::kvm("KVM_CREATE_VCPU"))?;
         let mut cpuid = cpuid.clone();
         boot::cpuid::for_vcpu(&mut cpuid, index, vcpus);
         fd.set_cpuid2(&cpuid).map_err(VmmError::kvm("KVM_SET_CPUID2"))?;
         boot::cpu::set_up(&fd, index, entry).map_err(VmmError::kvm("setting registers"))?;
-        Ok(Self { fd, index, first_entry })
+        Ok(Self { fd, index })
     }
 
-    /// Runs until the guest ends; the result goes to the main loop.
+    /// The name of its thread.
+    pub fn name(&self) -> String {
+        format!("vcpu{}", self.index)
+    }
+
+    /// Runs until the guest ends, and how it does.
     ///
     /// # Errors
-    /// [`VmmError::Thread`] if the host gives no thread.
-    pub fn start(mut self, bus: Arc<Bus>) -> Result<(), VmmError> {
-        std::thread::Builder::new()
-            .name(format!("vcpu{}", self.index))
-            .spawn(move || {
-                let end = self.run(&bus);
-                bus.end(end);
-            })
-            .map_err(VmmError::Thread)?;
-        Ok(())
-    }
-
-    fn run(&mut self, bus: &Bus) -> Result<End, VmmError> {
-        if self.index == 0 {
-            let now = clock_gettime(ClockId::Monotonic);
-            // Set once; the clock is never before its epoch.
-            let _ = self.first_entry.set(now.try_into().unwrap_or_default());
-        }
+    /// [`VmmError::Kvm`] and [`VmmError::Exit`] if KVM can't go on.
+    pub fn run(&mut self, bus: &Bus) -> Result<End, VmmError> {
         loop {
             let exit = match self.fd.run() {
                 Ok(exit) => exit,

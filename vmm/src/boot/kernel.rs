@@ -4,8 +4,7 @@ use crate::memory::GuestMemory;
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{BzImage, Elf, KernelLoader, KernelLoaderResult};
 use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::io::{Read, Seek as _};
 use vm_memory::{Address, GuestAddress};
 
 /// A kernel in guest memory.
@@ -30,20 +29,20 @@ impl std::fmt::Debug for Entry {
 const BZIMAGE_ENTRY: u64 = 0x200;
 
 /// Loads an ELF vmlinux where its headers say, or a bzImage at 1 MiB.
-pub(super) fn load(memory: &GuestMemory, path: &Path) -> Result<Entry, BootError> {
-    let file_error = |error| BootError::File { path: path.to_owned(), error };
-    let kernel_error = |error| BootError::Kernel { path: path.to_owned(), error };
-    let mut file = File::open(path).map_err(file_error)?;
+pub(super) fn load(memory: &GuestMemory, mut file: File) -> Result<Entry, BootError> {
+    let file_error = |error| BootError::File { file: "guest kernel", error };
+    // Whoever opened it may have read it.
+    file.rewind().map_err(file_error)?;
     let mut magic = Vec::new();
     (&mut file).take(4).read_to_end(&mut magic).map_err(file_error)?;
 
     let high = GuestAddress(HIGH_MEMORY);
     if magic == *b"\x7fELF" {
-        let loaded = Elf::load(memory, None, &mut file, Some(high)).map_err(kernel_error)?;
+        let loaded = Elf::load(memory, None, &mut file, Some(high)).map_err(BootError::Kernel)?;
         Ok(entry(loaded, 0))
     } else {
         let loaded =
-            BzImage::load(memory, Some(high), &mut file, Some(high)).map_err(kernel_error)?;
+            BzImage::load(memory, Some(high), &mut file, Some(high)).map_err(BootError::Kernel)?;
         Ok(entry(loaded, BZIMAGE_ENTRY))
     }
 }

@@ -16,29 +16,23 @@ pub use kernel::Entry;
 use crate::layout;
 use crate::memory::GuestMemory;
 use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, Seek as _};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 /// Why the guest can't be booted.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// A file can't be read.
-    #[error("cannot read {path}: {error}")]
+    #[error("cannot read the {file}: {error}")]
     File {
-        /// The file.
-        path: PathBuf,
+        /// Which one.
+        file: &'static str,
         /// The system's answer.
         error: io::Error,
     },
     /// The kernel's file is no kernel.
-    #[error("{path} is no x86-64 Linux kernel (ELF vmlinux or bzImage): {error}")]
-    Kernel {
-        /// The file.
-        path: PathBuf,
-        /// What the loader says.
-        error: linux_loader::loader::Error,
-    },
+    #[error("the guest kernel is no x86-64 Linux kernel (ELF vmlinux or bzImage): {0}")]
+    Kernel(linux_loader::loader::Error),
     /// Kernel and initramfs leave no room.
     #[error("{mib} MiB of guest memory are too few for this kernel and initramfs")]
     TooSmall {
@@ -79,8 +73,8 @@ pub const COMMAND_LINE_ROOM: usize = layout::COMMAND_LINE_SIZE - 1 - (COMMAND_LI
 /// See [`BootError`].
 pub fn load(
     memory: &GuestMemory,
-    kernel: &Path,
-    initramfs: &Path,
+    kernel: File,
+    initramfs: File,
     command_line: &str,
     vcpus: u8,
     irq_lines: u8,
@@ -104,14 +98,15 @@ struct Initramfs {
 /// Reads the initramfs to the end of the RAM below the hole.
 fn load_initramfs(
     memory: &GuestMemory,
-    path: &Path,
+    mut file: File,
     kernel_end: u64,
 ) -> Result<Initramfs, BootError> {
-    let file_error = |error| BootError::File { path: path.to_owned(), error };
+    let file_error = |error| BootError::File { file: "initramfs", error };
     let low = memory.find_region(GuestAddress(0)).map_or(0, GuestMemoryRegion::len);
     let too_small = || BootError::TooSmall { mib: low >> 20 };
 
-    let mut file = File::open(path).map_err(file_error)?;
+    // Whoever opened it may have read it.
+    file.rewind().map_err(file_error)?;
     let size = file.metadata().map_err(file_error)?.len();
     let address = low.checked_sub(size).ok_or_else(too_small)? & !0xfff;
     if address < kernel_end {

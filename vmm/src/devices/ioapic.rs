@@ -36,10 +36,45 @@ const READ_ONLY: u64 = (1 << 12) | (1 << 14);
 
 const MSI_ADDRESS: u32 = 0xfee0_0000;
 
+/// Where messages go and lines that others raise are routed: KVM.
+pub trait Messages: std::fmt::Debug + Send + Sync {
+    /// Sends a message to the local APICs (`KVM_SIGNAL_MSI`).
+    ///
+    /// # Errors
+    /// KVM's.
+    fn signal(&self, message: kvm_msi) -> Result<(), kvm_ioctls::Error>;
+
+    /// Replaces the table of what lines stand for (`KVM_SET_GSI_ROUTING`).
+    ///
+    /// # Errors
+    /// KVM's.
+    fn set_routes(&self, routes: &KvmIrqRouting) -> Result<(), kvm_ioctls::Error>;
+
+    /// Lets `event` raise a line (`KVM_IRQFD`).
+    ///
+    /// # Errors
+    /// KVM's.
+    fn register(&self, event: &EventFd, line: u32) -> Result<(), kvm_ioctls::Error>;
+}
+
+impl Messages for VmFd {
+    fn signal(&self, message: kvm_msi) -> Result<(), kvm_ioctls::Error> {
+        self.signal_msi(message).map(|_| ())
+    }
+
+    fn set_routes(&self, routes: &KvmIrqRouting) -> Result<(), kvm_ioctls::Error> {
+        self.set_gsi_routing(routes)
+    }
+
+    fn register(&self, event: &EventFd, line: u32) -> Result<(), kvm_ioctls::Error> {
+        self.register_irqfd(event, line)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct IoApic {
-    vm: Arc<VmFd>,
+    vm: Arc<dyn Messages>,
     state: Mutex<State>,
 }
 
@@ -62,7 +97,7 @@ struct Line {
 
 impl IoApic {
     /// An IO-APIC with this many lines.
-    pub fn new(vm: Arc<VmFd>, lines: u8) -> Self {
+    pub fn new(vm: Arc<dyn Messages>, lines: u8) -> Self {
         let line = Line { entry: MASKED, pending: false, routed: false };
         let state = State { id: 0, select: 0, lines: vec![line; lines.into()] };
         Self { vm, state: Mutex::new(state) }
@@ -110,7 +145,7 @@ impl IoApic {
             return Ok(());
         }
         if line.routed {
-            return self.vm.set_gsi_routing(&state.routes()?);
+            return self.vm.set_routes(&state.routes()?);
         }
         if std::mem::take(&mut line.pending) {
             self.deliver(line.entry)?;
@@ -120,7 +155,7 @@ impl IoApic {
 
     fn deliver(&self, entry: u64) -> Result<(), kvm_ioctls::Error> {
         let (address_lo, data) = message(entry);
-        self.vm.signal_msi(kvm_msi { address_lo, data, ..Default::default() }).map(|_| ())
+        self.vm.signal(kvm_msi { address_lo, data, ..Default::default() })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -134,7 +169,7 @@ impl InterruptController for IoApic {
         if let Some(line) = state.lines.get_mut(usize::from(line)) {
             line.routed = true;
         }
-        self.vm.register_irqfd(event, line.into())
+        self.vm.register(event, line.into())
     }
 
     fn raise(&self, line: u8) -> Result<(), kvm_ioctls::Error> {

@@ -6,11 +6,14 @@
 //! them up at a reset.
 
 pub mod blk;
+mod chain;
 pub mod fs;
 pub mod mmio;
 pub mod rng;
 pub mod vsock;
 
+#[cfg(test)]
+mod hardening;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -57,6 +60,26 @@ pub trait Device {
     /// # Errors
     /// See [`DeviceError`].
     fn event(&mut self, source: u32, events: EventSet) -> Result<(), DeviceError>;
+
+    /// What the device does on a thread of its own, if it does anything there; asked for once,
+    /// before the guest runs.
+    fn work(&mut self) -> Option<Work> {
+        None
+    }
+}
+
+/// What a device does on a thread of its own, for as long as the microVM runs.
+pub struct Work {
+    /// The thread's name.
+    pub name: String,
+    /// What it does.
+    pub run: Box<dyn FnOnce() + Send>,
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Work({})", self.name)
+    }
 }
 
 /// Why a device can't go on.

@@ -1,5 +1,6 @@
-use super::request::{Buffers, SECTOR};
+use super::request::SECTOR;
 use crate::config::Serial;
+use crate::devices::virtio::chain::Buffers;
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use std::fs::File;
 use std::io;

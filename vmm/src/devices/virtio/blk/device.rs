@@ -1,10 +1,11 @@
 use super::backend::Backend;
 use super::request::{Kind, MAX_SEGMENT, MAX_SEGMENTS, QUEUE_SIZE, Request, SERIAL};
-use crate::devices::virtio::{Activation, Device, DeviceError, Identity, Interrupt, Registry};
+use crate::devices::virtio::{
+    Activation, Device, DeviceError, Identity, Interrupt, Registry, Work,
+};
 use crate::memory::GuestMemory;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
@@ -17,15 +18,12 @@ const FEATURE_FLUSH: u64 = 1 << 9;
 const FEATURE_EVENT_IDX: u64 = 1 << 29;
 const FEATURE_VERSION_1: u64 = 1 << 32;
 const QUEUE_SIZES: &[u16] = &[QUEUE_SIZE];
-const SOURCE_ENDED: u32 = 0;
+const SOURCE_FAILED: u32 = 0;
 
 /// Answers to a request (virtio 1.3 §5.2.6).
 const STATUS_OK: u8 = 0;
 const STATUS_IOERR: u8 = 1;
 const STATUS_UNSUPP: u8 = 2;
-
-/// Room for the thread's stack. Less than a huge page, so that it is not made of one.
-const STACK: usize = 256 << 10;
 
 /// The block device.
 #[derive(Debug)]
@@ -34,15 +32,79 @@ pub struct Blk {
     interrupt: Interrupt,
     kick: Arc<EventFd>,
     backend: Arc<Backend>,
-    /// The last thing that a worker does which nobody stopped is to write it.
-    ended: Arc<EventFd>,
-    worker: Option<Worker>,
+    /// The worker writes it when it can't go on.
+    failed: Arc<EventFd>,
+    worker: Arc<Worker>,
 }
 
-#[derive(Debug)]
+/// What the device and its thread share.
+#[derive(Debug, Default)]
 struct Worker {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<(), DeviceError>>,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// It is to begin no other request.
+    stop: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// The thread sleeps until it is given requests.
+    #[default]
+    Idle,
+    /// The driver is ready, and the thread not yet.
+    Given(Requests),
+    /// The thread has the queue.
+    Serving,
+    /// The thread has given the queue back, since it can't go on.
+    Failed(DeviceError),
+    /// There is no device any more, and the thread ends.
+    Gone,
+}
+
+impl Worker {
+    /// Waits for the driver to be ready; `None` is the end.
+    fn next(&self) -> Option<Requests> {
+        let mut state = self.lock();
+        loop {
+            state = match std::mem::replace(&mut *state, State::Serving) {
+                State::Given(requests) => return Some(requests),
+                State::Gone => return None,
+                other => {
+                    *state = other;
+                    self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+        }
+    }
+
+    /// Gives the queue back.
+    fn give_back(&self, result: Result<(), DeviceError>) {
+        let mut state = self.lock();
+        if !matches!(*state, State::Gone) {
+            *state = result.err().map_or(State::Idle, State::Failed);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until the thread has given the queue back.
+    fn wait(&self) {
+        let mut state = self.lock();
+        while matches!(*state, State::Given(_) | State::Serving) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        *state = State::Idle;
+    }
+
+    fn set(&self, new: State) {
+        *self.lock() = new;
+        self.changed.notify_all();
+    }
+
+    /// A panic aborts the process, so no lock is ever poisoned.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Blk {
@@ -59,35 +121,26 @@ impl Blk {
         kick: Arc<EventFd>,
         backend: Backend,
     ) -> Result<Self, DeviceError> {
-        let ended = EventFd::new(rustix::event::EventfdFlags::NONBLOCK.bits().cast_signed())
+        let failed = EventFd::new(rustix::event::EventfdFlags::NONBLOCK.bits().cast_signed())
             .map_err(|error| DeviceError::Host(format!("eventfd: {error}")))?;
-        registry.add(SOURCE_ENDED, &ended, EventSet::IN)?;
-        let (backend, ended) = (Arc::new(backend), Arc::new(ended));
-        Ok(Self { registry, interrupt, kick, backend, ended, worker: None })
+        registry.add(SOURCE_FAILED, &failed, EventSet::IN)?;
+        let (backend, failed) = (Arc::new(backend), Arc::new(failed));
+        Ok(Self { registry, interrupt, kick, backend, failed, worker: Arc::default() })
     }
 
     /// Tells the worker to stop, without waiting for it.
-    fn stop(&mut self) -> Option<Worker> {
-        let worker = self.worker.take()?;
-        worker.stop.store(true, Ordering::SeqCst);
+    fn stop(&self) {
+        self.worker.stop.store(true, Ordering::SeqCst);
         // Fails only when the counter is at its end: then the worker won't sleep either.
         let _ = self.kick.write(1);
-        Some(worker)
     }
 }
 
 /// Serves the queue until it is to stop or can't go on.
-fn work(
-    mut requests: Requests,
-    kick: &EventFd,
-    stop: &AtomicBool,
-    ended: &EventFd,
-) -> Result<(), DeviceError> {
+fn serve(mut requests: Requests, kick: &EventFd, stop: &AtomicBool) -> Result<(), DeviceError> {
     loop {
-        if let Err(error) = requests.serve(stop).and_then(|()| wait(kick)) {
-            let _ = ended.write(1);
-            return Err(error);
-        }
+        requests.serve(stop)?;
+        wait(kick)?;
         if stop.load(Ordering::SeqCst) {
             return Ok(());
         }
@@ -124,35 +177,45 @@ impl Device for Blk {
 
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
         let requests = Requests::new(self.backend.clone(), self.interrupt.clone(), activation)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (kick, ended, flag) = (self.kick.clone(), self.ended.clone(), stop.clone());
-        let thread = std::thread::Builder::new()
-            .name(format!("disk {}", self.backend.serial().as_str()))
-            .stack_size(STACK)
-            .spawn(move || work(requests, &kick, &flag, &ended))
-            .map_err(|error| DeviceError::Host(format!("cannot start a thread: {error}")))?;
-        self.worker = Some(Worker { stop, thread });
+        self.worker.stop.store(false, Ordering::SeqCst);
+        self.worker.set(State::Given(requests));
         Ok(())
     }
 
     fn reset(&mut self) {
-        if let Some(worker) = self.stop() {
-            // How it ended doesn't matter any more.
-            let _ = worker.thread.join();
-        }
-        let _ = self.ended.read();
+        self.stop();
+        // How it ended doesn't matter any more.
+        self.worker.wait();
+        let _ = self.failed.read();
     }
 
     fn event(&mut self, _source: u32, _events: EventSet) -> Result<(), DeviceError> {
-        if self.ended.read().is_err() {
-            // Of a worker that a reset came for in the same round.
-            return Ok(());
+        // An event that can't be read is one that a reset came for in the same round.
+        let _ = self.failed.read();
+        let mut state = self.worker.lock();
+        match std::mem::take(&mut *state) {
+            State::Failed(error) => Err(error),
+            other => {
+                *state = other;
+                Ok(())
+            }
         }
-        match self.worker.take().map(|worker| worker.thread.join()) {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(DeviceError::Host("the thread of a disk panicked".into())),
-            None => Ok(()),
-        }
+    }
+
+    fn work(&mut self) -> Option<Work> {
+        let name = format!("disk {}", self.backend.serial().as_str());
+        let (worker, kick, failed) = (self.worker.clone(), self.kick.clone(), self.failed.clone());
+        let run = move || {
+            while let Some(requests) = worker.next() {
+                let result = serve(requests, &kick, &worker.stop);
+                let fails = result.is_err();
+                worker.give_back(result);
+                if fails {
+                    let _ = failed.write(1);
+                }
+            }
+        };
+        Some(Work { name, run: Box::new(run) })
     }
 }
 
@@ -160,8 +223,9 @@ impl Drop for Blk {
     fn drop(&mut self) {
         // Not waited for: the end of the microVM should not depend on a slow disk, and guest memory
         // stays mapped until the process ends.
-        let _ = self.stop();
-        let _ = self.registry.remove(&*self.ended);
+        self.worker.set(State::Gone);
+        self.stop();
+        let _ = self.registry.remove(&*self.failed);
     }
 }
 
@@ -250,7 +314,7 @@ impl Requests {
                 let mut serial = [0; SERIAL];
                 let bytes = backend.serial().as_str().as_bytes();
                 serial[..bytes.len()].copy_from_slice(bytes);
-                request.data.fill(&serial);
+                request.data.fill(&[&serial]);
                 Ok(())
             }
             Kind::Flush | Kind::Unknown => return STATUS_UNSUPP,

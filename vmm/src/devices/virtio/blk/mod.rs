@@ -19,13 +19,13 @@
 //!
 //! # Where the work is done
 //!
-//! On a thread of the disk's own, which begins with DRIVER_OK and sleeps on the kick itself, as a
-//! vhost device does. A read from a cold disk or a flush may take the host many milliseconds, and
+//! On a thread of the disk's own, which is there before the guest runs, since no filter allows to
+//! start one later ([`crate::threads`]). It waits for DRIVER_OK and then sleeps on the kick itself, as
+//! a vhost device does. A read from a cold disk or a flush may take the host many milliseconds, and
 //! the main loop, which passes on the streams of the pod's apps, can't wait for that. The other way
 //! would be to read what is in the host's page cache on the main loop (`RWF_NOWAIT`) and the rest
 //! elsewhere: two paths for each request, and half of the thread all the same. A thread costs two
-//! pages of stack, and nothing at all where the guest never looks at the disk. The main loop isn't
-//! woken for disks but when one of them fails.
+//! pages of stack. The main loop isn't woken for disks but when one of them fails.
 //!
 //! Nobody else waits for that thread, so a guest that never lets it sleep takes time from its own
 //! pod only. Between any two requests it looks whether it is to stop: a reset waits for one request

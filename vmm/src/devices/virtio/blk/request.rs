@@ -1,8 +1,9 @@
 use crate::config::Serial;
 use crate::devices::virtio::DeviceError;
+use crate::devices::virtio::chain::{Buffers, Chain};
 use crate::memory::GuestMemory;
 use virtio_queue::DescriptorChain;
-use vm_memory::{GuestMemory as _, Permissions, VolatileSlice};
+use vm_memory::VolatileSlice;
 
 /// Bytes of a sector (virtio 1.3 §5.2.4).
 pub(super) const SECTOR: u64 = 512;
@@ -59,32 +60,7 @@ impl<'m> Request<'m> {
         chain: DescriptorChain<&GuestMemory>,
         memory: &'m GuestMemory,
     ) -> Result<Self, DeviceError> {
-        let (mut readable, mut writable) = (Buffers::default(), Buffers::default());
-        let (mut unfinished, mut answer, mut count) = (true, false, 0);
-        for descriptor in chain {
-            count += 1;
-            if count > usize::from(QUEUE_SIZE) {
-                // No queue is that long, but a table of indirect descriptors could be.
-                return Err(DeviceError::Driver("more buffers than a disk request may have"));
-            }
-            unfinished = descriptor.has_next();
-            answer |= descriptor.is_write_only();
-            let (buffers, access) = match (descriptor.is_write_only(), answer) {
-                (true, _) => (&mut writable, Permissions::Write),
-                (false, false) => (&mut readable, Permissions::Read),
-                (false, true) => {
-                    return Err(DeviceError::Driver("buffer to read after one to write"));
-                }
-            };
-            let slices = memory.get_slices(descriptor.addr(), descriptor.len() as usize, access);
-            for slice in slices.map_err(outside)? {
-                buffers.push(slice.map_err(outside)?);
-            }
-        }
-        if unfinished {
-            return Err(DeviceError::Driver("chain without an end"));
-        }
-
+        let Chain { mut readable, mut writable } = Chain::read(chain, memory, QUEUE_SIZE)?;
         let mut header = [0; HEADER];
         if !readable.take_first(&mut header) {
             return Err(DeviceError::Driver("disk request without a header"));
@@ -93,7 +69,7 @@ impl<'m> Request<'m> {
         let Some(status) = writable.take_last_byte() else {
             return Err(DeviceError::Driver("disk request without a place for its status"));
         };
-        let before_status = writable.length;
+        let before_status = writable.length();
         let (kind, data, other) = match u32::from_le_bytes([t0, t1, t2, t3]) {
             TYPE_IN => (Kind::Read, writable, readable),
             TYPE_OUT => (Kind::Write, readable, writable),
@@ -104,85 +80,16 @@ impl<'m> Request<'m> {
             _ => (Kind::Unknown, Buffers::default(), Buffers::default()),
         };
         let fits = match kind {
-            Kind::Read | Kind::Write => data.length.is_multiple_of(SECTOR),
-            Kind::Identify => data.length == SERIAL as u64,
+            Kind::Read | Kind::Write => data.length().is_multiple_of(SECTOR),
+            Kind::Identify => data.length() == SERIAL as u64,
             Kind::Flush | Kind::Unknown => true,
         };
-        if !fits || other.length != 0 {
+        if !fits || other.length() != 0 {
             return Err(DeviceError::Driver("data that does not go with the disk request"));
         }
-        if data.length > MAX_DATA {
+        if data.length() > MAX_DATA {
             return Err(DeviceError::Driver("more data than a disk request may have"));
         }
         Ok(Self { kind, sector: u64::from_le_bytes(sector), data, status, before_status })
-    }
-}
-
-fn outside(_error: vm_memory::GuestMemoryError) -> DeviceError {
-    DeviceError::Driver("buffer outside of memory")
-}
-
-/// Ranges of guest memory, none of them empty.
-#[derive(Debug, Default)]
-pub(super) struct Buffers<'m> {
-    slices: Vec<VolatileSlice<'m>>,
-    length: u64,
-}
-
-impl<'m> Buffers<'m> {
-    pub(super) fn slices(&self) -> &[VolatileSlice<'m>] {
-        &self.slices
-    }
-
-    /// Bytes in all of them together.
-    pub(super) fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// Writes to the buffers, as much as there is room for.
-    pub(super) fn fill(&self, mut bytes: &[u8]) {
-        for slice in &self.slices {
-            let length = slice.len().min(bytes.len());
-            let (now, later) = bytes.split_at(length);
-            slice.copy_from(now);
-            bytes = later;
-        }
-    }
-
-    fn push(&mut self, slice: VolatileSlice<'m>) {
-        if !slice.is_empty() {
-            // A chain has less than 2^32 bytes.
-            self.length += slice.len() as u64;
-            self.slices.push(slice);
-        }
-    }
-
-    /// Moves the first bytes to `bytes`; false if there are too few.
-    fn take_first(&mut self, bytes: &mut [u8]) -> bool {
-        let mut taken = 0;
-        while taken < bytes.len() {
-            let Some(first) = self.slices.first_mut() else { return false };
-            let count = first.copy_to(&mut bytes[taken..]);
-            match first.offset(count) {
-                Ok(rest) if !rest.is_empty() => *first = rest,
-                _ => {
-                    self.slices.remove(0);
-                }
-            }
-            self.length -= count as u64;
-            taken += count;
-        }
-        true
-    }
-
-    /// Takes the last byte away, if there is one.
-    fn take_last_byte(&mut self) -> Option<VolatileSlice<'m>> {
-        let last = self.slices.pop()?;
-        let (front, byte) = last.split_at(last.len().checked_sub(1)?).ok()?;
-        self.length -= 1;
-        if !front.is_empty() {
-            self.slices.push(front);
-        }
-        Some(byte)
     }
 }

@@ -379,7 +379,12 @@ fn device(driver: &Driver, file: &NamedTempFile, read_only: bool) -> (Blk, Arc<E
     let kick = Arc::new(EventFd::new(0).unwrap());
     let interrupt = Interrupt::new(driver.lines.clone(), 1);
     let registry = Registry::new(driver.epoll.clone(), 7);
-    (Blk::new(registry, interrupt, kick.clone(), backend(file, read_only)).unwrap(), kick)
+    let backend = backend(file, read_only);
+    let mut blk = Blk::new(registry, interrupt, kick.clone(), backend).unwrap();
+    let work = blk.work().unwrap();
+    assert_eq!(work.name, "disk disk-0");
+    std::thread::spawn(work.run);
+    (blk, kick)
 }
 
 fn used(driver: &mut Driver) -> Vec<(u32, u32)> {

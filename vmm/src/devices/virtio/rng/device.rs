@@ -1,7 +1,7 @@
+use crate::devices::virtio::chain::Chain;
 use crate::devices::virtio::{Activation, Device, DeviceError, Identity, Interrupt, Registry};
 use crate::memory::GuestMemory;
 use rustix::rand::{GetRandomFlags, getrandom};
-use std::io::Write;
 use std::sync::Arc;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::epoll::EventSet;
@@ -42,23 +42,27 @@ impl Rng {
         Ok(Self { registry, interrupt, kick, active: None })
     }
 
+    /// Fills at most one queue full of buffers.
     fn fill_buffers(&mut self) -> Result<(), DeviceError> {
         let Some((memory, queue)) = &mut self.active else { return Ok(()) };
-        let mut used = false;
+        let mut used = 0;
         while let Some(chain) = queue.iter(&*memory)?.next() {
             let head = chain.head_index();
-            let mut writer = chain.writer(memory)?;
+            let buffers = Chain::read(chain, memory, QUEUE_SIZES[0])?.only_to_write()?;
             let mut bytes = [0; MAX_BYTES];
-            let length = writer.available_bytes().min(MAX_BYTES);
+            let length = usize::try_from(buffers.length()).unwrap_or(MAX_BYTES).min(MAX_BYTES);
             let length = getrandom(&mut bytes[..length], GetRandomFlags::empty())
                 .map_err(|error| DeviceError::Host(format!("getrandom: {error}")))?;
-            writer
-                .write_all(&bytes[..length])
-                .map_err(|_| DeviceError::Driver("buffer outside of memory"))?;
+            buffers.fill(&[&bytes[..length]]);
             queue.add_used(memory, head, u32::try_from(length).unwrap_or(0))?;
-            used = true;
+            used += 1;
+            if used == queue.size() {
+                // Let the other devices have their turn.
+                let _ = self.kick.write(1);
+                break;
+            }
         }
-        if used && queue.needs_notification(memory)? {
+        if used > 0 && queue.needs_notification(memory)? {
             self.interrupt.used_buffer()?;
         }
         Ok(())

@@ -68,8 +68,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that the guest has just asked for; it is owed a response. `stream` does not
-    /// block.
+    /// A connection that the guest has just asked for; it is owed a response.
     pub fn new(stream: OwnedFd, guest: Credit) -> Self {
         Self {
             stream,
@@ -100,8 +99,12 @@ impl Connection {
         Credit { buf_alloc: BUFFER, fwd_cnt: self.forwarded.0 }
     }
 
-    /// A packet of the guest on this connection.
+    /// A packet of the guest on this connection. None is taken once the guest is owed a reset: what
+    /// came before was cut, and a stream has no holes.
     pub fn receive(&mut self, operation: Operation, flags: u32, credit: Credit, payload: &[u8]) {
+        if self.owes_reset {
+            return;
+        }
         self.guest = credit;
         match operation {
             Operation::ReadWrite => self.take(payload),
@@ -254,3 +257,6 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod model;

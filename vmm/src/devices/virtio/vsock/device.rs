@@ -1,16 +1,16 @@
 use super::connection::{Connection, Credit};
 use super::packet::{HEADER_SIZE, Header, Operation, TYPE_STREAM};
 use crate::control::{self, Event};
+use crate::devices::virtio::chain::Chain;
 use crate::devices::virtio::{Activation, Device, DeviceError, Identity, Interrupt, Registry};
 use crate::memory::GuestMemory;
-use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{Read, Write};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::ByteValued;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -122,17 +122,15 @@ impl Active {
                 return Ok(false);
             };
             let head = chain.head_index();
-            let mut reader = chain.reader(&*self.memory)?;
-            let header: Header =
-                reader.read_obj().map_err(|_| DeviceError::Driver("packet without a header"))?;
+            let mut packet = Chain::read(chain, &self.memory, QUEUE_SIZES[1])?.only_to_read()?;
+            let mut header = Header::default();
+            if !packet.take_first(header.as_mut_slice()) {
+                return Err(DeviceError::Driver("packet without a header"));
+            }
             let length = header.len.to_native() as usize;
-            if length > MAX_PAYLOAD || length > reader.available_bytes() {
+            if length > MAX_PAYLOAD || !packet.take_first(&mut self.payload[..length]) {
                 return Err(DeviceError::Driver("packet longer than its buffer"));
             }
-            reader
-                .read_exact(&mut self.payload[..length])
-                .map_err(|_| DeviceError::Driver("packet outside of memory"))?;
-            drop(reader);
             self.transmit.add_used(&*self.memory, head, 0)?;
             self.packet(&header, length, registry, control)?;
         }
@@ -168,6 +166,8 @@ impl Active {
                 self.connect(ports, credit, registry, control)
             }
             _ => {
+                // What is reset is gone on both sides.
+                self.remove(ports, registry)?;
                 self.resets.push_back(ports);
                 Ok(())
             }
@@ -190,9 +190,9 @@ impl Active {
         let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let (near, far) =
             pair.map_err(|error| DeviceError::Host(format!("socketpair: {error}")))?;
-        fcntl_setfl(&near, OFlags::NONBLOCK)
-            .map_err(|error| DeviceError::Host(format!("fcntl: {error}")))?;
         let event = Event::Connection { port: ports.1, stream: far };
+        #[cfg(feature = "hostile")]
+        let control = crate::hostile::control(ports.1).unwrap_or(control);
         if control::send(control, &event, SendFlags::DONTWAIT).is_err() {
             self.resets.push_back(ports);
             return Ok(());
@@ -239,8 +239,9 @@ impl Active {
             };
             self.receive.disable_notification(&*memory)?;
             let head = chain.head_index();
-            let mut writer = chain.writer(&*memory)?;
-            let Some(room) = writer.available_bytes().checked_sub(HEADER_SIZE) else {
+            let buffers = Chain::read(chain, &memory, QUEUE_SIZES[0])?.only_to_write()?;
+            let room = usize::try_from(buffers.length()).unwrap_or(usize::MAX);
+            let Some(room) = room.checked_sub(HEADER_SIZE) else {
                 return Err(DeviceError::Driver("receive buffer without room for a header"));
             };
             let Some(header) = self.next_packet(room.min(MAX_PAYLOAD), registry)? else {
@@ -248,10 +249,7 @@ impl Active {
                 continue;
             };
             let length = header.len.to_native() as usize;
-            writer
-                .write_obj(header)
-                .and_then(|()| writer.write_all(&self.payload[..length]))
-                .map_err(|_| DeviceError::Driver("receive buffer outside of memory"))?;
+            buffers.fill(&[header.as_slice(), &self.payload[..length]]);
             let used = u32::try_from(HEADER_SIZE + length).unwrap_or(u32::MAX);
             self.receive.add_used(&*self.memory, head, used)?;
             sent = true;

@@ -159,6 +159,35 @@ fn a_packet_for_no_connection_is_answered_by_a_reset() {
 }
 
 #[test]
+fn what_is_reset_is_gone_on_both_sides() {
+    let of_no_kind = Header { kind: 2.into(), ..header(7, Operation::ReadWrite) };
+    let of_no_operation = Header { op: 9.into(), ..header(7, Operation::ReadWrite) };
+    for wrong in [of_no_kind, of_no_operation, header(7, Operation::Request)] {
+        let mut guest = Guest::new();
+        let mut stream = guest.connect(7);
+        guest.send_raw(&wrong, &[]).unwrap();
+        assert_eq!(guest.receive(), [(Operation::Reset.number(), 0, vec![])]);
+        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "the supervisor's stream has ended");
+        // The ports are free again.
+        guest.connect(7);
+    }
+}
+
+#[test]
+fn a_stream_that_was_cut_has_no_holes() {
+    let mut guest = Guest::new();
+    let mut stream = guest.connect(7);
+    guest.send(7, Operation::ReadWrite, 0, b"before");
+    guest.send(7, Operation::Shutdown, SHUTDOWN_SEND, &[]);
+    guest.send(7, Operation::ReadWrite, 0, b"after the end");
+    guest.send(7, Operation::ReadWrite, 0, b"and more");
+    let mut arrived = Vec::new();
+    stream.read_to_end(&mut arrived).unwrap();
+    assert_eq!(arrived, b"before");
+    assert_eq!(guest.receive().last().unwrap().0, Operation::Reset.number());
+}
+
+#[test]
 fn a_packet_for_another_context_or_from_one_reaches_nobody() {
     let mut guest = Guest::new();
     for (src, dst) in [(3, 1), (3, 4), (2, 2), (4, 2)] {
