@@ -10,6 +10,7 @@ mod cli;
 mod doctor;
 mod images;
 mod installation;
+mod jail;
 mod measure;
 mod message;
 mod options;

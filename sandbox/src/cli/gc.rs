@@ -28,7 +28,7 @@ impl Gc {
     /// Removes dead pods, then staging folders of the image store.
     pub fn execute(&self, global: &Global) -> Outcome {
         super::require_root()?;
-        let data = DataDir::open(&global.data_dir()?)?;
+        let data = DataDir::open(&global.data_dir()?)?.of_host();
         let mut removed = Vec::new();
         let attestor = Installation::find()?.attestor;
         let bury = |pod: &PodDir| -> Result<(), Box<dyn Error>> {
@@ -42,6 +42,7 @@ impl Gc {
             writeln!(std::io::stdout(), "Garbage collecting pod \"{uuid}\"")?;
         }
         collected?;
+        data.collect_slots()?;
         let staging = Store::open(data.path())?.gc(None)?.staging;
         Messages::new("gc", global.debug)
             .debug(format_args!("{staging} unfinished image(s) removed"));

@@ -327,7 +327,7 @@ impl Run {
         };
 
         let settings = global.image_settings()?;
-        let data = DataDir::open(&settings.data_dir)?;
+        let data = DataDir::open(&settings.data_dir)?.of_host();
         let images = Images::open_with(settings, messages, signals)?;
         let (spec, stored) = self.assemble(&images, console, messages)?;
         let gate = images.gate()?;

@@ -111,6 +111,53 @@ pub(super) fn selinux_mode(enforce: Option<&str>) -> Check {
     }
 }
 
+/// Namespaces that a pod's processes are put into.
+pub fn namespaces() -> Check {
+    namespace_limit(fs::read_to_string("/proc/sys/user/max_user_namespaces").ok().as_deref())
+}
+
+/// The check, from the most user namespaces that there may be, if the kernel has them.
+pub(super) fn namespace_limit(most: Option<&str>) -> Check {
+    const NAME: &str = "namespaces";
+    match most.map(|most| most.trim().parse::<u64>()) {
+        Some(Ok(0)) => Check::new(
+            NAME,
+            State::Missing,
+            "user.max_user_namespaces is 0, so no pod can be started",
+            "sysctl user.max_user_namespaces=65536",
+        )
+        .required(),
+        Some(Ok(most)) => Check::new(NAME, State::Ok, format!("user namespaces, up to {most}"), ""),
+        Some(Err(_)) | None => Check::new(
+            NAME,
+            State::Missing,
+            "the kernel has no user namespaces, so no pod can be started",
+            "a kernel with CONFIG_USER_NS",
+        )
+        .required(),
+    }
+}
+
+/// Landlock, by which monitor and file server forbid themselves the host's files.
+pub fn landlock() -> Check {
+    landlock_version(sandbox_vmm::jail::landlock::version())
+}
+
+/// The check, from the version of the kernel's rules; 0 without them.
+pub(super) fn landlock_version(version: u32) -> Check {
+    const NAME: &str = "landlock";
+    match version {
+        0 => Check::new(
+            NAME,
+            State::Warning,
+            "not there, so a pod's processes have a layer less",
+            "Linux 5.13 or later with CONFIG_SECURITY_LANDLOCK, and 'landlock' in the boot \
+             parameter lsm",
+        ),
+        version => Check::new(NAME, State::Ok, format!("version {version}"), ""),
+    }
+}
+
 /// The unified cgroup hierarchy.
 pub fn cgroup() -> Check {
     cgroup_controllers(fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").ok().as_deref())

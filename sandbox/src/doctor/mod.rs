@@ -2,6 +2,7 @@
 
 mod host;
 mod parts;
+mod sharing;
 
 #[cfg(test)]
 mod tests;
@@ -90,7 +91,9 @@ pub fn examine(installation: &Installation, settings: &ImageSettings) -> Vec<Che
     checks.extend(parts::parts(installation));
     checks.push(parts::mke2fs());
     checks.push(parts::policy(settings));
+    checks.extend([host::namespaces(), host::landlock()]);
     checks.extend([host::huge_pages(), host::tpm(), host::selinux(), host::cgroup(), host::cni()]);
+    checks.extend([sharing::cpu_bugs(), sharing::smt(), sharing::same_pages(), sharing::swap()]);
     checks
 }
 

@@ -1,5 +1,9 @@
-use super::host::{cgroup_controllers, cni_plugins, selinux_mode, shmem_huge_pages};
+use super::host::{
+    cgroup_controllers, cni_plugins, landlock_version, namespace_limit, selinux_mode,
+    shmem_huge_pages,
+};
 use super::parts::kernel;
+use super::sharing::{hardware_threads, merging, swap_spaces, vulnerabilities};
 use super::*;
 use crate::options::InsecureOptions;
 use crate::settings::Directories;
@@ -63,12 +67,71 @@ fn the_hosts_files_are_read_as_the_kernel_writes_them() {
         assert_eq!(selinux_mode(content).state, state, "{content:?}");
     }
     for (content, state) in [
+        (Some("63425\n"), State::Ok),
+        (Some("0\n"), State::Missing),
+        (Some("many"), State::Missing),
+        (None, State::Missing),
+    ] {
+        assert_eq!(namespace_limit(content).state, state, "{content:?}");
+    }
+    assert_eq!([0, 6].map(|it| landlock_version(it).state), [State::Warning, State::Ok]);
+    for (content, state) in [
         (Some("cpuset cpu io memory pids\n"), State::Ok),
         (Some("cpuset io\n"), State::Warning),
         (Some(""), State::Warning),
         (None, State::Missing),
     ] {
         assert_eq!(cgroup_controllers(content).state, state, "{content:?}");
+    }
+}
+
+#[test]
+fn what_pods_could_tell_each_other_without_wanting_to_is_a_warning() {
+    let bugs = |state: &str| {
+        let known = ("meltdown".to_owned(), "Not affected\n".to_owned());
+        vulnerabilities(&[known, ("mds".to_owned(), state.to_owned())])
+    };
+    for (text, state) in [
+        ("Mitigation: Clear CPU buffers; SMT vulnerable\n", State::Ok),
+        ("Not affected\n", State::Ok),
+        ("Vulnerable: Clear CPU buffers attempted, no microcode\n", State::Warning),
+        ("Vulnerable\n", State::Warning),
+        ("KVM: Vulnerable\n", State::Warning),
+        ("Unknown: No mitigations\n", State::Warning),
+    ] {
+        let check = bugs(text);
+        assert_eq!(check.state, state, "{check}");
+        assert_eq!(check.detail.contains("mds"), state == State::Warning, "{check}");
+    }
+    assert_eq!(vulnerabilities(&[]).state, State::Warning);
+
+    use rustix::io::Errno;
+    for (active, cores, state) in [
+        (Some("1\n"), Ok(()), State::Ok),
+        (Some("1\n"), Err(Errno::INVAL), State::Warning),
+        (Some("0\n"), Err(Errno::NODEV), State::Ok),
+        (None, Err(Errno::INVAL), State::Ok),
+    ] {
+        assert_eq!(hardware_threads(active, cores).state, state, "{active:?} {cores:?}");
+    }
+    for (run, state) in [
+        (Some("0\n"), State::Ok),
+        (Some("1\n"), State::Warning),
+        (Some("2\n"), State::Ok),
+        (None, State::Ok),
+    ] {
+        assert_eq!(merging(run).state, state, "{run:?}");
+    }
+    let header = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+    for (spaces, state) in [
+        ("", State::Ok),
+        ("/dev/zram0 partition 1 0 100\n", State::Ok),
+        ("/dev/dm-1 partition 1 0 -2\n", State::Ok),
+        ("/dev/sda2 partition 1 0 -2\n", State::Warning),
+        ("/swapfile file 1 0 -2\n", State::Warning),
+    ] {
+        let check = swap_spaces(&format!("{header}{spaces}"), |device| device == "dm-1");
+        assert_eq!(check.state, state, "{check}");
     }
 }
 

@@ -93,7 +93,7 @@ impl Parts<'_> {
             volumes: self.volumes(),
             network: None,
             label: None,
-            seccomp: None,
+            seccomp: Some(filters()),
             secrets: self.secrets.iter().map(|name| Secret { name: name.clone() }).collect(),
             guest_key: None,
         })
@@ -186,6 +186,12 @@ impl Parts<'_> {
             })
             .collect()
     }
+}
+
+/// The system call filters of monitor and file server, as they were built with this program: all
+/// their rules in numbers (`sandbox_seccomp::canonical`).
+fn filters() -> Digest {
+    Digest::of(Algorithm::Sha256, include_bytes!(concat!(env!("OUT_DIR"), "/filters")))
 }
 
 /// What restricts an app, as isolators of appc; that its root file system is read-only is one here,

@@ -8,6 +8,7 @@
 //! the directory itself: who holds it is at work on the pod, and when that process dies, however
 //! it dies, the lock is free and the pod is dead. A change of state is a rename.
 
+use super::slot::{Owner, Slot, SlotError, Slots};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
 use rustix::io::Errno;
 use std::fs;
@@ -63,24 +64,34 @@ impl State {
 
 /// A step of a pod's life that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {error}", path.display())]
-pub struct DirectoryError {
-    action: &'static str,
-    path: PathBuf,
-    error: io::Error,
+pub enum DirectoryError {
+    /// Something failed that the system does for us.
+    #[error("cannot {action} {}: {error}", path.display())]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// See [`SlotError`].
+    #[error(transparent)]
+    Slot(#[from] SlotError),
 }
 
 pub(super) fn failed<'a, E: Into<io::Error>>(
     action: &'static str,
     path: &'a Path,
 ) -> impl FnOnce(E) -> DirectoryError + 'a {
-    move |error| DirectoryError { action, path: path.to_owned(), error: error.into() }
+    move |error| DirectoryError::System { action, path: path.to_owned(), error: error.into() }
 }
 
 /// The directory that holds images and pods.
 #[derive(Clone, Debug)]
 pub struct DataDir {
     path: PathBuf,
+    slots: PathBuf,
 }
 
 impl DataDir {
@@ -101,7 +112,13 @@ impl DataDir {
         for state in State::ALL {
             make(&path.join("pods").join(state.name()))?;
         }
-        Ok(Self { path })
+        Ok(Self { slots: path.join("slots"), path })
+    }
+
+    /// The same, with pods that take their numbers from those of the host: no two pods have the same
+    /// number then, whatever data directories they are in.
+    pub fn of_host(self) -> Self {
+        Self { slots: Slots::PLACE.into(), ..self }
     }
 
     /// The one there is, or would be: nothing is made. It is for those who only look.
@@ -110,9 +127,9 @@ impl DataDir {
     /// See [`DirectoryError`].
     pub fn at(path: &Path) -> Result<Self, DirectoryError> {
         match path.canonicalize() {
-            Ok(path) => Ok(Self { path }),
+            Ok(path) => Ok(Self { slots: path.join("slots"), path }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Self { path: path.to_owned() })
+                Ok(Self { slots: path.join("slots"), path: path.to_owned() })
             }
             Err(error) => Err(failed("resolve", path)(error)),
         }
@@ -141,6 +158,26 @@ impl DataDir {
             return Ok(Some(content));
         }
         Ok(None)
+    }
+
+    /// Frees the numbers of pods that are gone, those in other data directories included.
+    ///
+    /// # Errors
+    /// See [`SlotError`].
+    pub fn collect_slots(&self) -> Result<usize, SlotError> {
+        Slots::open(&self.slots)?.collect(|owner| {
+            let pods = owner.data.join("pods");
+            // States only go forward, so a pod that moves meanwhile is met again further on.
+            for state in State::ALL {
+                let place = pods.join(state.name()).join(owner.uuid.to_string());
+                match fs::symlink_metadata(place) {
+                    Ok(_) => return Ok(true),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(false)
+        })
     }
 
     pub(super) fn folder(&self, state: State) -> PathBuf {
@@ -213,7 +250,7 @@ impl DataDir {
         }
         // Its owner may have moved or removed it before the lock was free.
         if same_file(&lock, &path).map_err(failed("look at", &path))? {
-            Ok(Some(PodDir { data: self.clone(), uuid, state, lock: Some(lock) }))
+            Ok(Some(PodDir { data: self.clone(), uuid, state, slot: None, lock: Some(lock) }))
         } else {
             Ok(None)
         }
@@ -241,12 +278,14 @@ pub struct PodDir {
     data: DataDir,
     uuid: Uuid,
     state: State,
+    /// `None` if it was not made by us.
+    slot: Option<Slot>,
     /// `None` once the directory is removed.
     lock: Option<OwnedFd>,
 }
 
 impl PodDir {
-    /// Makes the directory of a new pod, in the state [`State::Preparing`].
+    /// Makes the directory of a new pod, in the state [`State::Preparing`], and reserves its number.
     ///
     /// # Errors
     /// See [`DirectoryError`].
@@ -267,8 +306,11 @@ impl PodDir {
             if !same_file(&lock, &path).map_err(failed("look at", &path))? {
                 continue;
             }
-            let mut pod = Self { data: data.clone(), uuid, state: State::Embryo, lock: Some(lock) };
+            let (data, state) = (data.clone(), State::Embryo);
+            let mut pod = Self { data, uuid, state, slot: None, lock: Some(lock) };
             pod.move_to(State::Preparing)?;
+            let owner = Owner { uuid, data: pod.data.path.clone() };
+            pod.slot = Some(Slots::open(&pod.data.slots)?.reserve(&owner)?);
             return Ok(pod);
         }
     }
@@ -276,6 +318,19 @@ impl PodDir {
     /// The pod's name.
     pub fn uuid(&self) -> Uuid {
         self.uuid
+    }
+
+    /// Its number on this host.
+    ///
+    /// # Errors
+    /// See [`SlotError`]. It is made anew if it is lost, which may be another one then.
+    #[allow(dead_code, reason = "for user and label")]
+    pub fn slot(&self) -> Result<Slot, SlotError> {
+        match self.slot {
+            Some(slot) => Ok(slot),
+            None => Slots::open(&self.data.slots)?
+                .reserve(&Owner { uuid: self.uuid, data: self.data.path.clone() }),
+        }
     }
 
     /// Its path, as long as the state stays the same.
@@ -333,17 +388,36 @@ impl PodDir {
     /// # Errors
     /// See [`DirectoryError`].
     pub fn write_durably(&self, name: &str, content: &[u8]) -> Result<(), DirectoryError> {
-        let path = self.path().join(name);
-        let unfinished = self.path().join(format!(".{name}"));
-        let mut file = self.create_file(&unfinished)?;
-        io::Write::write_all(&mut file, content)
-            .and_then(|()| file.sync_all())
-            .map_err(failed("write", &unfinished))?;
-        fs::rename(&unfinished, &path).map_err(failed("rename", &unfinished))?;
+        self.put(name, content, fs::File::sync_all)?;
         let folder = self.path();
         fs::File::open(&folder)
             .and_then(|folder| folder.sync_all())
             .map_err(failed("sync", &folder))
+    }
+
+    /// Writes a file of it so that it is there whole or not at all, whoever is killed. If the machine
+    /// loses its power, it may be empty.
+    ///
+    /// # Errors
+    /// See [`DirectoryError`].
+    pub fn write_whole(&self, name: &str, content: &[u8]) -> Result<(), DirectoryError> {
+        self.put(name, content, |_| Ok(()))
+    }
+
+    /// Writes a file under another name and gives it its own when `finish` is done with it.
+    fn put(
+        &self,
+        name: &str,
+        content: &[u8],
+        finish: impl FnOnce(&fs::File) -> io::Result<()>,
+    ) -> Result<(), DirectoryError> {
+        let path = self.path().join(name);
+        let unfinished = self.path().join(format!(".{name}"));
+        let mut file = self.create_file(&unfinished)?;
+        io::Write::write_all(&mut file, content)
+            .and_then(|()| finish(&file))
+            .map_err(failed("write", &unfinished))?;
+        fs::rename(&unfinished, &path).map_err(failed("rename", &unfinished))
     }
 
     /// Makes the file that the guest's console is written to. It can be read, too.
@@ -401,7 +475,8 @@ impl PodDir {
         let path = self.path();
         fs::remove_dir_all(&path).map_err(failed("remove", &path))?;
         self.lock = None;
-        Ok(())
+        // Only now: nothing of the pod is left that has anything to do with its number.
+        Ok(Slots::open(&self.data.slots)?.release(self.uuid)?)
     }
 }
 
@@ -476,6 +551,26 @@ mod tests {
         assert_eq!(fs::read(pod.path().join("appsinfo/app/treeStoreID")).unwrap(), b"x");
         pod.remove().unwrap();
         assert!(folders(&data).is_empty());
+    }
+
+    #[test]
+    fn a_pod_has_a_number_as_long_as_it_has_a_directory() {
+        let temporary = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temporary.path()).unwrap();
+        let slots = Slots::open(&temporary.path().join("slots")).unwrap();
+        let pod = PodDir::create(&data).unwrap();
+        let uuid = pod.uuid();
+        let slot = pod.slot().unwrap();
+        assert_eq!(slots.held(uuid).unwrap(), Some(slot));
+        pod.leave();
+        assert_eq!(data.collect_slots().unwrap(), 0);
+        assert_eq!(slots.held(uuid).unwrap(), Some(slot));
+        data.collect_garbage(spare_nothing, |_| ()).unwrap();
+        assert_eq!(slots.held(uuid).unwrap(), None);
+        // Killed between the two.
+        slots.reserve(&Owner { uuid, data: data.path.clone() }).unwrap();
+        assert_eq!(data.collect_slots().unwrap(), 1);
+        assert_eq!(slots.held(uuid).unwrap(), None);
     }
 
     #[test]

@@ -330,15 +330,17 @@ mod tests {
                 pod.uuid()
             )
         };
-        pod.write_durably("launch.json", launch("null").as_bytes()).unwrap();
+        pod.write_whole("launch.json", b"").unwrap();
+        assert_eq!(seen(), Attestation::None, "power was lost");
+        pod.write_whole("launch.json", launch("null").as_bytes()).unwrap();
         assert_eq!(seen(), Attestation::None, "it may be in no log");
-        pod.write_durably("launch.json", launch("7").as_bytes()).unwrap();
+        pod.write_whole("launch.json", launch("7").as_bytes()).unwrap();
         assert_eq!(seen(), Attestation::Measured { number: 7 });
-        pod.write_durably("attestation.json", br#"{"version":1}"#).unwrap();
+        pod.write_whole("attestation.json", br#"{"version":1}"#).unwrap();
         assert_eq!(seen(), Attestation::Local { number: 7 });
-        pod.write_durably("attestation.json", br#"{"remote":null}"#).unwrap();
+        pod.write_whole("attestation.json", br#"{"remote":null}"#).unwrap();
         assert_eq!(seen(), Attestation::Local { number: 7 });
-        pod.write_durably("attestation.json", br#"{"remote":{"url":"x"}}"#).unwrap();
+        pod.write_whole("attestation.json", br#"{"remote":{"url":"x"}}"#).unwrap();
         assert_eq!(seen(), Attestation::Remote { number: 7 });
     }
 

@@ -16,6 +16,7 @@ pub mod manifest;
 mod plan;
 pub mod scratch;
 mod size;
+pub mod slot;
 mod spec;
 
 #[cfg(test)]
@@ -30,8 +31,10 @@ pub use guest::{
 pub use listed::{App as ListedApp, Life, Listed};
 pub use plan::Plan;
 pub use size::{Size, SizeError};
+pub use slot::{Slot, SlotError};
 pub use spec::{AppOptions, AppSpec, Assembly, PodOptions, PodSpec};
 
+use crate::jail::SettingsError;
 use crate::measure::{self, Installed, MeasureError, Meter, Parts};
 use crate::options::ScratchSize;
 use manifest::PodManifest;
@@ -71,6 +74,9 @@ pub enum PrepareError {
     /// See [`ProgramError`].
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// See [`SettingsError`].
+    #[error(transparent)]
+    Jail(#[from] SettingsError),
     /// The gate does not permit it to start.
     #[error(transparent)]
     Refused(#[from] Refusal),

@@ -5,6 +5,7 @@ use super::size::Size;
 use super::spec::PodSpec;
 use super::{PrepareError, ProgramError};
 use crate::installation::Installation;
+use crate::jail::Jail;
 use crate::options::VolumeKind;
 use sandbox_gate::{DigestsAsked, Launch, LaunchVolume, Program, Verifier};
 use sandbox_image::{Algorithm, Digest};
@@ -19,6 +20,7 @@ pub struct Plan {
     installation: Installation,
     shares: Vec<Share>,
     size: Size,
+    jail: Jail,
     launch: Launch,
 }
 
@@ -37,6 +39,7 @@ impl Plan {
     ) -> Result<Self, PrepareError> {
         let size = Size::of(&spec.apps)?;
         let shares = shares(&spec)?;
+        let jail = Jail::of_host()?;
         let launch = Launch {
             kernel: program(&installation.kernel, asked.kernel)?,
             kernel_is_installed: installation.kernel_is_installed,
@@ -54,7 +57,7 @@ impl Plan {
             tenant,
             attest,
         };
-        Ok(Self { spec, installation, shares, size, launch })
+        Ok(Self { spec, installation, shares, size, jail, launch })
     }
 
     /// The apps.
@@ -75,6 +78,11 @@ impl Plan {
     /// How large the microVM is.
     pub fn size(&self) -> Size {
         self.size
+    }
+
+    /// What its processes are put into.
+    pub fn jail(&self) -> &Jail {
+        &self.jail
     }
 
     /// What the gate is asked about.

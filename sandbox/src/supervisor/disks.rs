@@ -1,7 +1,7 @@
 //! The disks of a pod, as the monitor gets them.
 
-use super::process::number;
 use crate::pod::{PodParts, SCRATCH_SERIAL, image_serial};
+use sandbox_spawn::number;
 use sandbox_vmm::config::{self, ConfigError, Serial};
 use std::fs::File;
 

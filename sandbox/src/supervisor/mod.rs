@@ -25,8 +25,10 @@ mod corruption;
 mod disks;
 pub mod event;
 mod inside;
+mod layers;
 mod limits;
 mod process;
+mod processes;
 mod relay;
 mod session;
 pub mod signals;
@@ -38,29 +40,26 @@ mod watch;
 mod tests;
 
 use crate::cli::FAILURE;
-use crate::measure::{Installed, InstalledError, Launch, Secrets};
+use crate::installation::Installation;
+use crate::jail::SettingsError;
+use crate::measure::{Installed, Launch, Secrets};
 use crate::message::Messages;
-use crate::pod::{
-    Console, DirectoryError, PermittedPod, PodDir, PodParts, SHARE_TAG, Share, State, message,
-};
+use crate::pod::{Console, DirectoryError, PermittedPod, PodParts, SlotError, State, message};
 use console::last_lines;
-use control::Monitor;
 use corruption::ImageFile;
-use event::{Event, Inbox, Role};
+use event::{Event, Inbox};
 use inside::Inside;
 use limits::TimeLimits;
-use process::{Process, number};
-use rustix::fs::MemfdFlags;
+use processes::Processes;
 use rustix::io::Errno;
 use sandbox_attestation::record::{End, Reason};
 use sandbox_protocol::Measured;
-use sandbox_vmm::config::{Config, ConfigError, Share as Device, Tag, Unchecked};
+use sandbox_spawn::SpawnError;
+use sandbox_vmm::config::ConfigError;
 use sandbox_vmm::control::ControlError;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -78,9 +77,23 @@ pub enum RunError {
     Start {
         /// Its path.
         program: String,
+        /// What was tried, and what the system says.
+        error: SpawnError,
+    },
+    /// A file that a process gets can't be opened.
+    #[error("{}: {error}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
         /// What the system says.
         error: io::Error,
     },
+    /// See [`SlotError`].
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// See [`SettingsError`].
+    #[error(transparent)]
+    Jail(#[from] SettingsError),
     /// Sockets or files for the processes could not be made.
     #[error("cannot prepare the pod's processes: {0}")]
     Plumbing(#[from] io::Error),
@@ -202,7 +215,7 @@ fn run_processes(
         }
         Ending::Trouble(trouble) => {
             let cause = watch.cause(trouble);
-            explain(&cause, &console, messages);
+            explain(&cause, &console, pod.plan.installation(), messages);
             let reason = match cause {
                 // No app has started.
                 Trouble::Secrets(_) => Reason::Aborted,
@@ -218,7 +231,7 @@ fn own(stream: impl AsFd) -> io::Result<File> {
 }
 
 /// Says what happened, with the last lines of who would know why.
-fn explain(trouble: &Trouble, console: &File, messages: Messages) {
+fn explain(trouble: &Trouble, console: &File, installation: &Installation, messages: Messages) {
     let (of, lines) = match trouble {
         Trouble::Monitor(end) | Trouble::Worker(end) if !end.last_words.is_empty() => {
             ("its last words", console::lines(&end.last_words))
@@ -229,7 +242,10 @@ fn explain(trouble: &Trouble, console: &File, messages: Messages) {
     let hint = match trouble {
         Trouble::Boot(_) => crate::doctor::kvm_is_usable().err(),
         Trouble::Monitor(end) if trouble::exit(end).is_none() => {
-            crate::doctor::kvm_is_usable().err()
+            // The monitor knows no file by its name.
+            let kernel = || format!("its guest kernel is {}", installation.kernel.display());
+            let other = Some(installation).filter(|it| !it.kernel_is_installed);
+            crate::doctor::kvm_is_usable().err().or_else(|| other.map(|_| kernel()))
         }
         _ => None,
     };
@@ -242,150 +258,4 @@ fn explain(trouble: &Trouble, console: &File, messages: Messages) {
     for line in lines {
         messages.say(format_args!("  {line}"));
     }
-}
-
-/// The processes of a pod.
-struct Processes {
-    control: Monitor,
-    monitor: Process,
-    /// Only a pod with volumes of the host has one.
-    worker: Option<Process>,
-}
-
-impl Processes {
-    fn start(
-        pod: &PodParts,
-        installed: Option<&Installed>,
-        console: &File,
-        events: &SyncSender<Event>,
-    ) -> Result<Self, RunError> {
-        let ended = |role| {
-            let events = events.clone();
-            move |end| {
-                // Without a receiver nobody waits any more.
-                let _ = events.send(Event::Ended(role, end));
-            }
-        };
-        let started = |program: &std::path::Path, process: io::Result<Process>| {
-            process
-                .map_err(|error| RunError::Start { program: program.display().to_string(), error })
-        };
-
-        let installation = pod.plan.installation();
-        let mut worker = None;
-        let mut device = None;
-        if !pod.plan.shares().is_empty() {
-            let (listener, connection) = worker_socket(&pod.directory)?;
-            let mut arguments: Vec<OsString> =
-                vec!["--fd".into(), number(&listener).to_string().into()];
-            for share in pod.plan.shares() {
-                arguments.push("--share".into());
-                arguments.push(share_argument(share));
-            }
-            worker = Some(started(
-                &installation.worker,
-                Process::spawn(
-                    &installation.worker,
-                    arguments,
-                    &[listener.as_fd()],
-                    ended(Role::Worker),
-                ),
-            )?);
-            device = Some(connection);
-        }
-        let disks = disks::of(pod);
-
-        let (monitor_end, our_end) = sandbox_vmm::control::pair()?;
-        let config = Config::try_from(Unchecked {
-            kernel: installed
-                .map_or(installation.kernel.clone(), |it| by_descriptor(it.kernel.file())),
-            initramfs: installed
-                .map_or(installation.initramfs.clone(), |it| by_descriptor(it.initramfs.file())),
-            command_line: sandbox_vmm::config::CommandLine::default(),
-            vcpus: pod.plan.size().vcpus,
-            memory_mib: pod.plan.size().memory,
-            control_fd: number(&monitor_end),
-            console_fd: number(console),
-            shares: device
-                .iter()
-                .map(|device| {
-                    let tag = Tag::try_from(SHARE_TAG.to_owned())?;
-                    Ok(Device { tag, fd: number(device) })
-                })
-                .collect::<Result<_, ConfigError>>()?,
-            disks: disks.iter().map(disks::Disk::device).collect::<Result<_, ConfigError>>()?,
-        })?;
-        let config = config_file(&config)?;
-        let mut inherited = vec![config.as_fd(), monitor_end.as_fd(), console.as_fd()];
-        inherited.extend(device.iter().map(AsFd::as_fd));
-        let files = installed.map(|it| [it.kernel.file().as_fd(), it.initramfs.file().as_fd()]);
-        inherited.extend(files.into_iter().flatten());
-        inherited.extend(disks.iter().map(|disk| disk.file.as_fd()));
-        let monitor = started(
-            &installation.monitor,
-            Process::spawn(
-                &installation.monitor,
-                ["--config-fd".to_owned(), number(&config).to_string()],
-                &inherited,
-                ended(Role::Monitor),
-            ),
-        )?;
-        let control = Monitor::listen(our_end, events.clone())?;
-        Ok(Self { control, monitor, worker })
-    }
-
-    /// Whether they are the programs that were measured, and what they have read by now is what was
-    /// measured.
-    fn run(&self, installed: &Installed) -> Result<(), InstalledError> {
-        installed.monitor.is_run_by(self.monitor.id())?;
-        if let Some(worker) = &self.worker {
-            installed.worker.is_run_by(worker.id())?;
-        }
-        installed.check()
-    }
-
-    fn kill(&self) {
-        self.monitor.kill();
-        if let Some(worker) = &self.worker {
-            worker.kill();
-        }
-    }
-}
-
-/// An open file that the monitor inherits, as a path in its eyes: whatever has the file's name by
-/// then, it gets this one.
-fn by_descriptor(file: &File) -> PathBuf {
-    format!("/proc/self/fd/{}", number(file)).into()
-}
-
-/// Makes the socket that the worker listens on, and the one connection that it gets. The socket
-/// has a name only in between, in a directory that is ours.
-fn worker_socket(directory: &PodDir) -> io::Result<(UnixListener, UnixStream)> {
-    let descriptor = directory.descriptor().ok_or(io::ErrorKind::NotFound)?;
-    // The path of a socket is short; a data directory's may not be.
-    let short = format!("/proc/self/fd/{}/fs.sock", number(&descriptor));
-    let listener = UnixListener::bind(&short)?;
-    let connection = UnixStream::connect(&short);
-    fs::remove_file(directory.path().join("fs.sock"))?;
-    Ok((listener, connection?))
-}
-
-fn share_argument(share: &Share) -> OsString {
-    let mut argument = OsString::from(&share.name);
-    argument.push("=");
-    argument.push(&share.path);
-    argument.push(if share.read_only { ":ro" } else { ":rw" });
-    if !share.recursive {
-        argument.push(",norecursive");
-    }
-    argument
-}
-
-/// The monitor's configuration as a file without a name.
-fn config_file(config: &Config) -> io::Result<OwnedFd> {
-    let file = rustix::fs::memfd_create("sandbox-vmm.json", MemfdFlags::CLOEXEC)?;
-    let mut file = File::from(file);
-    file.write_all(&serde_json::to_vec(config)?)?;
-    file.rewind()?;
-    Ok(file.into())
 }

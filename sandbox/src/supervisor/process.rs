@@ -3,13 +3,12 @@
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, ioctl_fionbio};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::ffi::OsStr;
+use rustix::process::{Signal, pidfd_send_signal};
+use sandbox_spawn::{Spawn, SpawnError, Started};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
 use std::thread;
 
 /// The end of a process.
@@ -33,57 +32,26 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with an empty environment, `/` as its directory and, of our descriptors,
-    /// `inherited` under the same numbers. `ended` hears of its end, on a thread of its own.
+    /// Starts it. `ended` hears of its end, on a thread of its own.
     ///
-    /// The process is killed when the calling thread ends, so call it from the main thread. It
-    /// ignores the signals by which a terminal or a service manager ends a group of processes: a
-    /// pod is ended by its supervisor, which hears them, too.
+    /// The process is killed when the calling thread ends, so call this from the main thread.
     ///
     /// # Errors
-    /// Those of `fork(2)` and `execve(2)`.
-    pub fn spawn<A: AsRef<OsStr>>(
-        program: &Path,
-        arguments: impl IntoIterator<Item = A>,
-        inherited: &[BorrowedFd<'_>],
+    /// See [`SpawnError`].
+    pub fn start(
+        spawn: Spawn<'_>,
         ended: impl FnOnce(End) + Send + 'static,
-    ) -> io::Result<Self> {
-        let descriptors: Vec<RawFd> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
-        let supervisor = rustix::process::getpid();
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        // SAFETY: the closure runs between fork and exec of a process that may have threads. It
-        // makes system calls only and allocates nothing; `descriptors` was made before.
-        unsafe {
-            command.pre_exec(move || prepare_child(supervisor, &descriptors));
-        }
-        let mut child = command.spawn()?;
-        let id = child.id();
-        let watched = Pid::from_child(&child);
-        match pidfd_open(watched, PidfdFlags::empty())
-            .and_then(|pidfd| Ok((rustix::io::fcntl_dupfd_cloexec(&pidfd, 0)?, pidfd)))
-        {
-            Ok((watching, pidfd)) => {
-                thread::spawn(move || {
-                    if let Some(end) = wait(child, &watching) {
-                        ended(end);
-                    }
-                });
-                Ok(Self { id, pidfd })
+    ) -> Result<Self, SpawnError> {
+        let started = spawn.start()?;
+        let id = started.id();
+        // Killed with this, should there be no second descriptor.
+        let process = Self { id, pidfd: rustix::io::fcntl_dupfd_cloexec(&started.pidfd, 0)? };
+        thread::spawn(move || {
+            if let Some(end) = wait(started) {
+                ended(end);
             }
-            Err(error) => {
-                // Without the descriptor it could not be told from another process later.
-                child.kill()?;
-                child.wait()?;
-                Err(error.into())
-            }
-        }
+        });
+        Ok(process)
     }
 
     /// Its number, which another process may have once it has ended.
@@ -104,41 +72,14 @@ impl Drop for Process {
     }
 }
 
-/// What a new process does before it becomes `program`.
-fn prepare_child(supervisor: Pid, descriptors: &[RawFd]) -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    if rustix::process::getppid() != Some(supervisor) {
-        // The supervisor died before it could be asked for.
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
-        // SAFETY: SIG_IGN is no function, so nothing of this process can be called by it.
-        if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    // Our own descriptors are closed on exec already; those that we inherited may not be.
-    // SAFETY: close_range with CLOSE_RANGE_CLOEXEC changes flags only, no descriptor is closed.
-    let marked =
-        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if marked != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    for descriptor in descriptors {
-        // SAFETY: the caller of `spawn` holds this descriptor open.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(*descriptor) };
-        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?;
-    }
-    Ok(())
-}
-
 /// Waits for the end of a process, and collects its last words meanwhile so that a full pipe does
 /// not hold it up.
-fn wait(mut child: Child, pidfd: &OwnedFd) -> Option<End> {
-    let mut stderr = child.stderr.take().filter(|pipe| ioctl_fionbio(pipe, true).is_ok());
+fn wait(started: Started) -> Option<End> {
+    let stderr = started.stderr.try_clone().ok().map(File::from);
+    let mut stderr = stderr.filter(|pipe| ioctl_fionbio(pipe, true).is_ok());
     let mut last_words = Vec::new();
     loop {
-        let mut waiting = vec![PollFd::new(pidfd, PollFlags::IN)];
+        let mut waiting = vec![PollFd::new(&started.pidfd, PollFlags::IN)];
         waiting.extend(stderr.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         match poll(&mut waiting, None) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -152,12 +93,12 @@ fn wait(mut child: Child, pidfd: &OwnedFd) -> Option<End> {
             break;
         }
     }
-    let status = child.wait().ok()?;
+    let status = started.wait().ok()?;
     Some(End { status, last_words })
 }
 
 /// Reads what is there. True at the end of the pipe.
-fn drain(pipe: &mut ChildStderr, last_words: &mut Vec<u8>) -> bool {
+fn drain(pipe: &mut File, last_words: &mut Vec<u8>) -> bool {
     let mut buffer = [0; 1024];
     // A process that writes without end must not keep us from seeing that it ended.
     for _ in 0..64 {
@@ -174,23 +115,29 @@ fn drain(pipe: &mut ChildStderr, last_words: &mut Vec<u8>) -> bool {
     false
 }
 
-/// The numbers under which a child sees the descriptors it inherits.
-pub fn number(descriptor: &impl AsFd) -> RawFd {
-    descriptor.as_fd().as_raw_fd()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sandbox_spawn::{Namespaces, User, number};
+    use std::ffi::CString;
+    use std::os::fd::{AsFd, BorrowedFd};
+    use std::path::Path;
     use std::sync::mpsc;
     use std::time::Duration;
 
     fn shell(script: &str, inherited: &[BorrowedFd<'_>]) -> (Process, mpsc::Receiver<End>) {
         let (sender, receiver) = mpsc::channel();
-        let process = Process::spawn(Path::new("/bin/sh"), ["-c", script], inherited, move |end| {
-            sender.send(end).unwrap();
-        })
-        .unwrap();
+        let program = sandbox_spawn::open(Path::new("/bin/sh")).unwrap();
+        let spawn = Spawn {
+            program: program.as_fd(),
+            arguments: ["sh", "-c", script].map(|word| CString::new(word).unwrap()).into(),
+            environment: Vec::new(),
+            inherited,
+            namespaces: Namespaces::All(User::own()),
+            cgroup: None,
+            label: None,
+        };
+        let process = Process::start(spawn, move |end| sender.send(end).unwrap()).unwrap();
         (process, receiver)
     }
 

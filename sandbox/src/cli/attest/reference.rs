@@ -99,6 +99,7 @@ fn demanding(base: Document, record: &Record) -> Document {
         guest_inits: one(&record.guest_init),
         monitors: one(&record.monitor),
         file_servers: record.file_server.as_ref().and_then(one),
+        filters: record.seccomp.as_ref().and_then(one),
         supervisors: one(&record.supervisor),
         command_lines: one(&record.command_line),
         images: Some(images.collect()),

@@ -28,7 +28,7 @@ quote of one register, that of the log:
   {\"version\": 1,
    \"attestationKeys\": {\"pinned\": [\"000b7d14…\"]},
    \"pcrs\": {\"select\": {\"sha256\": [15]}, \"log\": 15}}
-More can be demanded: kernels, guestInits, monitors, images, content, signature, hostPolicies, label,
+More can be demanded: kernels, guestInits, monitors, filters, images, content, signature, hostPolicies, label,
 volumes, maxPodAge; registers of the firmware by pcrs.values. A quote has to be of the registers that
 are selected, exactly: 'sandbox attest quote --pcrs' asks for them.
 
