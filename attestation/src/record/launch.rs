@@ -48,7 +48,8 @@ pub struct Record {
     /// The SELinux label that the pod's processes and files have; `null` without SELinux.
     #[serde(deserialize_with = "required")]
     pub label: Option<Label>,
-    /// Digest of the system call filters; `null` if they are those that the monitor has built in.
+    /// Digest of the system call filters of monitor and file server in their canonical form, as
+    /// they were built with the supervisor.
     #[serde(deserialize_with = "required")]
     pub seccomp: Option<Digest>,
     /// Secrets that it may ask for, by name.

@@ -30,7 +30,7 @@
 //! | `volumes` | list of [`Volume`] | `name`, `kind`, `path`, `readOnly`, `content` |
 //! | `network` | `null` | |
 //! | `label` | `process`, `file`, or `null` | SELinux |
-//! | `seccomp` | digest or `null` | |
+//! | `seccomp` | digest or `null` | of the system call filters of monitor and file server, in canonical form (`sandbox-seccomp`) |
 //! | `secrets` | list of `name` | |
 //! | `guestKey` | 64 hexadecimal digits or `null` | |
 //!

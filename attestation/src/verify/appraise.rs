@@ -6,7 +6,7 @@ use sandbox_image::{Digest, Text};
 use std::{collections::BTreeSet, fmt::Display};
 
 /// What stands on the launch record.
-const ON_LAUNCH: [CheckName; 15] = [
+const ON_LAUNCH: [CheckName; 16] = [
     CheckName::GuestKey,
     CheckName::Kernel,
     CheckName::GuestInit,
@@ -21,6 +21,7 @@ const ON_LAUNCH: [CheckName; 15] = [
     CheckName::Signature,
     CheckName::HostPolicy,
     CheckName::Label,
+    CheckName::Filters,
     CheckName::PodAge,
 ];
 
@@ -59,6 +60,13 @@ impl Run<'_> {
         self.member(CheckName::PodManifest, &record.pod_manifest, policy.pod_manifests.as_ref());
         let lines = policy.command_lines.as_ref();
         self.member(CheckName::CommandLine, &record.command_line, lines);
+        let filters = policy.filters.as_ref().map(|known| match &record.seccomp {
+            Some(filters) if known.contains(filters) => Ok(()),
+            Some(filters) => Err(format!("the policy does not name '{filters}'")),
+            None => Err("the record names no system call filters".to_owned()),
+        });
+        self.demand(CheckName::Filters, filters, "any system call filters");
+        let policy = &self.policy.document;
         match &record.file_server {
             Some(server) => {
                 self.member(CheckName::FileServer, server, policy.file_servers.as_ref());

@@ -10,7 +10,7 @@
 //!            "values": {"sha256": {"7": ["…"]}}, "log": 15},
 //!   "firmwareLog": "if-present",
 //!   "kernels": ["sha256:…"], "guestInits": ["sha256:…"], "monitors": ["sha256:…"],
-//!   "fileServers": ["sha256:…"],
+//!   "fileServers": ["sha256:…"], "filters": ["sha256:…"],
 //!   "images": [{"verityRoot": "…"}, {"identity": "example.com/team"}],
 //!   "content": "verified", "signature": "required",
 //!   "hostPolicies": ["sha256:…"], "label": "required", "maxEvidenceAge": 300
@@ -98,6 +98,9 @@ pub struct Document {
     /// Digests of the file server, if the pod has one.
     #[serde(default)]
     pub file_servers: Option<BTreeSet<Digest>>,
+    /// Digests of the system call filters of monitor and file server.
+    #[serde(default)]
+    pub filters: Option<BTreeSet<Digest>>,
     /// Digests of the supervisor.
     #[serde(default)]
     pub supervisors: Option<BTreeSet<Digest>>,

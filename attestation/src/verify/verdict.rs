@@ -64,6 +64,8 @@ pub enum CheckName {
     Monitor,
     /// The file server.
     FileServer,
+    /// The system call filters of monitor and file server.
+    Filters,
     /// The supervisor.
     Supervisor,
     /// The command line of the guest's kernel.
@@ -90,7 +92,7 @@ pub enum CheckName {
 
 impl CheckName {
     /// All of them, in their order.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::AttestationKey,
         Self::KeyBinding,
         Self::EndorsementKey,
@@ -117,6 +119,7 @@ impl CheckName {
         Self::GuestInit,
         Self::Monitor,
         Self::FileServer,
+        Self::Filters,
         Self::Supervisor,
         Self::CommandLine,
         Self::Images,
@@ -159,6 +162,7 @@ impl CheckName {
             Self::GuestInit => "guest-init",
             Self::Monitor => "monitor",
             Self::FileServer => "file-server",
+            Self::Filters => "filters",
             Self::Supervisor => "supervisor",
             Self::CommandLine => "command-line",
             Self::Images => "images",

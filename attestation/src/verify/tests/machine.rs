@@ -153,7 +153,7 @@ pub(crate) fn launch(number: u64, pod: &str) -> Value {
             "network": null,
             "label": {"process": "system_u:system_r:sandbox_vmm_t:s0:c1,c2",
                       "file": "system_u:object_r:sandbox_file_t:s0:c1,c2"},
-            "seccomp": null, "secrets": [], "guestKey": "e7".repeat(32),
+            "seccomp": digest("filters"), "secrets": [], "guestKey": "e7".repeat(32),
         },
     })
 }
@@ -333,6 +333,7 @@ impl Machine {
             },
             "kernels": [digest("kernel")], "guestInits": [digest("init")],
             "monitors": [digest("monitor")], "fileServers": [digest("fs")],
+            "filters": [digest("filters")],
             "supervisors": [digest("sandbox")], "commandLines": ["quiet panic=-1"],
             "images": [{"verityRoot": "ab".repeat(32), "identity": "example.com/team"}],
             "content": "verified",

@@ -23,13 +23,14 @@ pub struct Vector {
 
 /// What has to hold for the evidence to be somebody's word at all.
 const IDENTITY: [CheckName; 2] = [CheckName::KeyBinding, CheckName::EndorsementKey];
-const CONFIGURATION: [CheckName; 6] = [
+const CONFIGURATION: [CheckName; 7] = [
     CheckName::CommandLine,
     CheckName::Volumes,
     CheckName::PodManifest,
     CheckName::Signature,
     CheckName::HostPolicy,
     CheckName::Label,
+    CheckName::Filters,
 ];
 const EXECUTABLES: [CheckName; 5] = [
     CheckName::Kernel,

@@ -73,6 +73,14 @@ tampering! {
         Host(|m| set(m, "/fileServer", json!(other_digest()))),
         FileServer, "does not name"
     }
+    other_filters {
+        Host(|m| set(m, "/seccomp", json!(other_digest()))),
+        Filters, "does not name"
+    }
+    no_filters {
+        Host(|m| set(m, "/seccomp", json!(null))),
+        Filters, "names no system call filters"
+    }
     another_supervisor {
         Host(|m| set(m, "/supervisor", json!(other_digest()))),
         Supervisor, "does not name"
