@@ -491,6 +491,8 @@ impl Guest {
             let body = ReadIn { fh: handle, offset, size: 1 << 16, ..ReadIn::default() };
             let reply = self.call(Opcode::Readdir, node, body.as_slice())?;
             if reply.is_empty() {
+                let body = ReleaseIn { fh: handle, ..ReleaseIn::default() };
+                self.call(Opcode::Releasedir, node, body.as_slice())?;
                 return Ok(names);
             }
             let mut rest = &reply[..];

@@ -16,4 +16,6 @@ mod confinement;
 mod garbage;
 mod guest;
 mod life;
+mod limits;
 mod posix;
+mod races;
