@@ -2,21 +2,25 @@
 //! first line.
 
 use crate::{LIBEXEC, LIBRARY};
-use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::pipe::pipe;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::time::{ClockId, clock_gettime};
+use sandbox_spawn::{Namespaces, Spawn, Started, User};
 use sandbox_vmm::control::{self, Event};
 use serde_json::json;
 use std::error::Error;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Child, Command};
+use std::path::Path;
 use std::time::Duration;
 
 /// The first line of guest-init on the console ends with this.
 const FIRST_LINE: &str = "guest-init: up";
+
+/// Every namespace, and a user that nobody is.
+const ALL: Namespaces = Namespaces::All(User { uid: 1_900_065_535, gid: 1_900_065_535 });
 
 /// What a pod is made of.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +33,8 @@ pub struct Shape {
 
 /// A pod that has booted and waits for its supervisor.
 pub struct Pod {
-    pub monitor: Child,
-    pub worker: Option<Child>,
+    pub monitor: Started,
+    pub worker: Option<Started>,
     /// From before the monitor's fork to just before its first KVM_RUN.
     pub first_entry: Duration,
     /// From before the monitor's fork to guest-init's first line.
@@ -48,13 +52,17 @@ impl Pod {
             (None, None)
         };
         let (monitor_control, control) = control::pair()?;
-        let (console, monitor_console) = pipe()?;
-        let (config, config_writer) = pipe()?;
+        let (console, monitor_console) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (config, config_writer) = pipe_with(PipeFlags::CLOEXEC)?;
         let shares: Vec<_> =
             share.iter().map(|share| json!({"tag": "pod", "fd": share.as_raw_fd()})).collect();
+        let kvm = File::options().read(true).write(true).open("/dev/kvm")?;
+        let kernel = File::open(format!("{LIBRARY}/vmlinux"))?;
+        let initramfs = File::open(format!("{LIBRARY}/initramfs"))?;
         let text = json!({
-            "kernel": format!("{LIBRARY}/vmlinux"),
-            "initramfs": format!("{LIBRARY}/initramfs"),
+            "kvm_fd": kvm.as_raw_fd(),
+            "kernel_fd": kernel.as_raw_fd(),
+            "initramfs_fd": initramfs.as_raw_fd(),
             "vcpus": shape.vcpus,
             "memory_mib": shape.memory_mib,
             "control_fd": monitor_control.as_raw_fd(),
@@ -62,22 +70,16 @@ impl Pod {
             "shares": shares,
         });
         File::from(config_writer).write_all(text.to_string().as_bytes())?;
-        for inherited in [&monitor_control, &monitor_console, &config] {
-            fcntl_setfd(inherited, FdFlags::empty())?;
-        }
-        if let Some(share) = &share {
-            fcntl_setfd(share, FdFlags::empty())?;
-        }
-        for descriptor in [&control, &console] {
-            fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
-        }
+        let mut inherited = vec![config.as_fd(), monitor_control.as_fd(), monitor_console.as_fd()];
+        inherited.extend([&kvm, &kernel, &initramfs].map(AsFd::as_fd));
+        inherited.extend(share.as_ref().map(AsFd::as_fd));
 
-        let mut command = Command::new(format!("{LIBEXEC}/sandbox-vmm"));
-        command.arg("--config-fd").arg(config.as_raw_fd().to_string()).env_clear();
+        let number = config.as_raw_fd().to_string();
         come_to_rest();
         let start = now();
-        let monitor = command.spawn()?;
-        drop((monitor_control, monitor_console, config, share));
+        let monitor = start_program("sandbox-vmm", &["--config-fd", &number], &inherited, ALL)?;
+        drop(inherited);
+        drop((monitor_control, monitor_console, config, share, kvm, kernel, initramfs));
         let first_line = wait_for_first_line(console)? - start;
         let Some(Event::FirstEntry { time }) = control::receive(&control)? else {
             return Err("the monitor did not tell when the guest began".into());
@@ -87,10 +89,10 @@ impl Pod {
     }
 
     /// Ends it.
-    pub fn stop(mut self) -> Result<(), Box<dyn Error>> {
+    pub fn stop(self) -> Result<(), Box<dyn Error>> {
         self.monitor.kill()?;
         self.monitor.wait()?;
-        if let Some(mut worker) = self.worker {
+        if let Some(worker) = self.worker {
             worker.wait()?;
         }
         Ok(())
@@ -110,18 +112,35 @@ fn wait_for_first_line(console: OwnedFd) -> Result<Duration, Box<dyn Error>> {
     Err(format!("guest-init did not come up; the console says:\n{seen}").into())
 }
 
+/// Starts a program as the supervisor does.
+fn start_program(
+    name: &str,
+    arguments: &[&str],
+    inherited: &[BorrowedFd<'_>],
+    namespaces: Namespaces,
+) -> Result<Started, Box<dyn Error>> {
+    let path = format!("{LIBEXEC}/{name}");
+    let program = sandbox_spawn::open(Path::new(&path))?;
+    let words = std::iter::once(path.as_str()).chain(arguments.iter().copied());
+    let spawn = Spawn {
+        program: program.as_fd(),
+        arguments: words.map(CString::new).collect::<Result<_, _>>()?,
+        environment: Vec::new(),
+        inherited,
+        namespaces,
+        cgroup: None,
+        label: None,
+    };
+    Ok(spawn.start()?)
+}
+
 /// A worker that serves /usr/lib/sandbox read-only, and a stream to it.
-fn start_worker() -> Result<(Child, UnixStream), Box<dyn Error>> {
+fn start_worker() -> Result<(Started, UnixStream), Box<dyn Error>> {
     let path = format!("/run/sandbox-bench-{}.sock", std::process::id());
     let listener = UnixListener::bind(&path)?;
-    fcntl_setfd(&listener, FdFlags::empty())?;
-    let worker = Command::new(format!("{LIBEXEC}/sandbox-fs"))
-        .arg("--fd")
-        .arg(listener.as_raw_fd().to_string())
-        .arg("--share")
-        .arg(format!("root={LIBRARY}:ro"))
-        .env_clear()
-        .spawn()?;
+    let (number, share) = (listener.as_raw_fd().to_string(), format!("root={LIBRARY}:ro"));
+    let arguments = ["--fd", &number, "--share", &share];
+    let worker = start_program("sandbox-fs", &arguments, &[listener.as_fd()], Namespaces::Pid)?;
     let stream = UnixStream::connect(&path)?;
     std::fs::remove_file(&path)?;
     Ok((worker, stream))

@@ -3,4 +3,6 @@
 
 mod disks;
 mod ends;
+mod filters;
+mod process;
 mod virtiofsd;

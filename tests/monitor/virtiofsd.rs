@@ -7,7 +7,8 @@ use sandbox_tests::temporary;
 use sandbox_vmm::exit::Exit;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Child, Command};
 
 /// The monitor's side is a plain vhost-user front end, so Debian's virtiofsd serves a pod as well.
 #[test]
@@ -19,13 +20,7 @@ fn debians_virtiofsd_serves_a_pod() {
     unpack.arg("--extract").arg("--file").arg(tiny_layer()).arg("--directory").arg(&root);
     assert!(unpack.status().unwrap().success());
 
-    let socket = directory.path().join("socket");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let mut daemon = Command::new("/usr/libexec/virtiofsd");
-    daemon.arg(format!("--fd={}", listener.as_raw_fd())).arg("--announce-submounts");
-    daemon.arg("--shared-dir").arg(directory.path().join("share"));
-    let mut daemon = spawn_with(&mut daemon, &[listener.into()]);
-    let connection = UnixStream::connect(&socket).unwrap();
+    let (mut daemon, connection) = virtiofsd(directory.path(), &directory.path().join("share"));
 
     let (kernel, initramfs) = installed();
     let mut machine = Machine::with_share(&kernel, &initramfs, Some(connection.into()));
@@ -35,6 +30,17 @@ fn debians_virtiofsd_serves_a_pod() {
     let exited = ToHost::Exited { app: 0, status: ExitStatus::Code(3), out_of_memory: false };
     assert!(said.contains(&exited), "{said:?}");
     assert!(daemon.wait().unwrap().success(), "it ends when the monitor hangs up");
+}
+
+/// Starts virtiofsd for this directory, with a socket in another one, and connects to it.
+pub fn virtiofsd(directory: &Path, shared: &Path) -> (Child, UnixStream) {
+    let socket = directory.join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut daemon = Command::new("/usr/libexec/virtiofsd");
+    daemon.arg(format!("--fd={}", listener.as_raw_fd())).arg("--announce-submounts");
+    daemon.arg("--shared-dir").arg(shared);
+    let daemon = spawn_with(&mut daemon, &[listener.into()]);
+    (daemon, UnixStream::connect(&socket).unwrap())
 }
 
 fn pod(script: &str) -> Pod {

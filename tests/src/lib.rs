@@ -14,6 +14,7 @@ pub mod aci;
 pub mod certificates;
 pub mod command;
 pub mod data;
+pub mod driver;
 pub mod host;
 pub mod http;
 pub mod image;

@@ -1,20 +1,24 @@
 //! The monitor by itself, under a supervisor of a few lines.
 
 use crate::eventually;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::{FdFlags, fcntl_setfd};
 use sandbox_protocol::{CONTROL_PORT, Pod, ToGuest, ToHost, read_to_host, write_to_guest};
+use sandbox_spawn::{Namespaces, Spawn, Started, User};
 use sandbox_vmm::config::{
     CommandLine, Config, Disk, MemoryMib, Serial, Share, Tag, Unchecked, Vcpus,
 };
 use sandbox_vmm::control::{self, Event};
 use sandbox_vmm::exit::Exit;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 /// How long a microVM may take.
@@ -25,10 +29,15 @@ pub const KERNEL: &str = "/usr/lib/sandbox/vmlinux";
 /// The installed initramfs.
 pub const INITRAMFS: &str = "/usr/lib/sandbox/initramfs";
 
+/// The user that a monitor without a pod is.
+pub const USER: User = User { uid: 1_900_065_535, gid: 1_900_065_535 };
+
 /// A running microVM.
 #[derive(Debug)]
 pub struct Machine {
-    child: Child,
+    monitor: Started,
+    /// Its end, once it was waited for.
+    status: Option<ExitStatus>,
     console: File,
     /// The supervisor's end; it goes to hang up.
     pub control: Option<OwnedFd>,
@@ -45,6 +54,37 @@ pub struct DiskFile {
     pub read_only: bool,
 }
 
+/// What a microVM is made of.
+#[derive(Debug)]
+pub struct Setup {
+    /// The monitor.
+    pub program: PathBuf,
+    /// Its environment, `NAME=VALUE`: what test builds of it read.
+    pub environment: Vec<String>,
+    /// The guest's kernel.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initramfs: PathBuf,
+    /// A virtio-fs device, `pod`, whose back end is at the end of this connection.
+    pub share: Option<OwnedFd>,
+    /// Its disks, in this order.
+    pub disks: Vec<DiskFile>,
+}
+
+impl Setup {
+    /// A microVM of one CPU and 128 MiB, with the installed monitor.
+    pub fn new(kernel: &Path, initramfs: &Path) -> Self {
+        Self {
+            program: "/usr/libexec/sandbox/sandbox-vmm".into(),
+            environment: Vec::new(),
+            kernel: kernel.to_owned(),
+            initramfs: initramfs.to_owned(),
+            share: None,
+            disks: Vec::new(),
+        }
+    }
+}
+
 impl Machine {
     /// Starts a microVM of one CPU and 128 MiB.
     pub fn start(kernel: &Path, initramfs: &Path) -> Self {
@@ -53,24 +93,26 @@ impl Machine {
 
     /// The same with a virtio-fs device, `pod`, whose back end is at the end of this connection.
     pub fn with_share(kernel: &Path, initramfs: &Path, share: Option<OwnedFd>) -> Self {
-        Self::with_devices(kernel, initramfs, share, Vec::new())
+        Self::of(Setup { share, ..Setup::new(kernel, initramfs) })
     }
 
     /// The same with these disks, in this order.
     pub fn with_disks(kernel: &Path, initramfs: &Path, disks: Vec<DiskFile>) -> Self {
-        Self::with_devices(kernel, initramfs, None, disks)
+        Self::of(Setup { disks, ..Setup::new(kernel, initramfs) })
     }
 
-    fn with_devices(
-        kernel: &Path,
-        initramfs: &Path,
-        share: Option<OwnedFd>,
-        disks: Vec<DiskFile>,
-    ) -> Self {
+    /// Starts any microVM.
+    pub fn of(setup: Setup) -> Self {
+        let Setup { program, environment, kernel, initramfs, share, disks } = setup;
         let (monitor, control) = control::pair().unwrap();
         let console = tempfile::tempfile().unwrap();
-        let mut inherited: Vec<OwnedFd> = vec![monitor, console.try_clone().unwrap().into()];
-        let [control_fd, console_fd] = [0, 1].map(|index| inherited[index].as_raw_fd());
+        let kvm = File::options().read(true).write(true).open("/dev/kvm").unwrap();
+        let [kernel, initramfs] = [kernel, initramfs].map(|path| File::open(path).unwrap());
+        let console_copy = console.try_clone().unwrap();
+        let mut inherited: Vec<OwnedFd> = vec![monitor];
+        inherited.extend([console_copy, kvm, kernel, initramfs].map(OwnedFd::from));
+        let [control_fd, console_fd, kvm_fd, kernel_fd, initramfs_fd] =
+            [0, 1, 2, 3, 4].map(|index| inherited[index].as_raw_fd());
         let tag = || Tag::try_from("pod".to_owned()).unwrap();
         let shares = share.iter().map(|end| Share { tag: tag(), fd: end.as_raw_fd() }).collect();
         inherited.extend(share);
@@ -82,8 +124,9 @@ impl Machine {
         let places = disks.iter().map(disk).collect();
         inherited.extend(disks.into_iter().map(|disk| disk.file.into()));
         let config = Config::try_from(Unchecked {
-            kernel: kernel.to_owned(),
-            initramfs: initramfs.to_owned(),
+            kvm_fd,
+            kernel_fd,
+            initramfs_fd,
             command_line: CommandLine::default(),
             vcpus: Vcpus::try_from(1).unwrap(),
             memory_mib: MemoryMib::try_from(128).unwrap(),
@@ -100,10 +143,20 @@ impl Machine {
         let number = file.as_raw_fd().to_string();
         inherited.push(file.into());
 
-        let mut command = Command::new("/usr/libexec/sandbox/sandbox-vmm");
-        command.args(["--config-fd", &number]).stdin(Stdio::null());
-        let child = spawn_with(&mut command, &inherited);
-        Self { child, console, control: Some(control) }
+        let name = CString::new(program.as_os_str().as_bytes()).unwrap();
+        let program = sandbox_spawn::open(&program).unwrap();
+        let inherited: Vec<_> = inherited.iter().map(AsFd::as_fd).collect();
+        let spawn = Spawn {
+            program: program.as_fd(),
+            arguments: vec![name, c"--config-fd".into(), CString::new(number).unwrap()],
+            environment: environment.into_iter().map(|it| CString::new(it).unwrap()).collect(),
+            inherited: &inherited,
+            namespaces: Namespaces::All(USER),
+            cgroup: None,
+            label: None,
+        };
+        let monitor = spawn.start().unwrap();
+        Self { monitor, status: None, console, control: Some(control) }
     }
 
     /// The next event of the monitor's; `None` when it has closed its end.
@@ -154,16 +207,26 @@ impl Machine {
 
     /// Waits for the monitor's end and says how the microVM ended.
     pub fn ends(&mut self) -> Option<Exit> {
-        let mut status = None;
-        eventually(LIMIT, || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        let Some(status) = status else {
-            let _ = self.child.kill();
-            panic!("the monitor does not end; the console:\n{}", self.console());
+        Exit::from_code(u8::try_from(self.wait().code()?).ok()?)
+    }
+
+    /// The process of the monitor.
+    pub fn pid(&self) -> u32 {
+        self.monitor.id()
+    }
+
+    /// Waits for the monitor's end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let ended = || {
+            // A pidfd can be read when its process has ended.
+            let mut waiting = [PollFd::new(&self.monitor.pidfd, PollFlags::IN)];
+            poll(&mut waiting, Some(&Timespec::default())).unwrap() == 1
         };
-        Exit::from_code(u8::try_from(status.code()?).ok()?)
+        if !eventually(LIMIT, ended) {
+            self.monitor.kill().unwrap();
+            panic!("the monitor does not end; the console:\n{}", self.console());
+        }
+        *self.status.get_or_insert_with(|| self.monitor.wait().unwrap())
     }
 
     /// The guest's console so far.
@@ -177,8 +240,10 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if self.status.is_none() {
+            let _ = self.monitor.kill();
+            let _ = self.monitor.wait();
+        }
     }
 }
 
