@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-/// How often each of the two is killed; a kill takes ten seconds, so more of them (25 passed, too)
-/// are for whoever has changed something there. `attestation/tests/swtpm` has 50 of the second kind.
-const MOMENTS: u32 = 8;
+/// How often each of the two is killed.
+const MOMENTS: u32 = 25;
 
 /// "kill -9 moments: recovered, never a false 'attested'": after `gc` every launch of the log has
 /// its end, log and TPM agree, and no evidence of a pod passes that does not run.
