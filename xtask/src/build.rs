@@ -57,6 +57,39 @@ pub fn dist() -> Result<PathBuf> {
     let initramfs = initramfs::archive(&fs::read(init)?)?;
     replace(&library.join("initramfs"), |path| Ok(fs::write(path, initramfs)?))?;
     kernel::install(&library)?;
+    let policy = dist.join("share/sandbox/selinux");
+    fs::create_dir_all(&policy)?;
+    for name in ["sandbox.cil", "install"] {
+        let from = workspace::root().join("selinux").join(name);
+        replace(&policy.join(name), |path| Ok(fs::copy(from, path).map(drop)?))?;
+    }
+    Ok(dist)
+}
+
+/// Builds the product that attacks itself (`tests/hostile`) and returns the directory to install: the
+/// product's, with its programs replaced.
+pub fn hostile() -> Result<PathBuf> {
+    let product = dist()?;
+    let target = workspace::target()?;
+    let mut cargo = workspace::cargo("build");
+    cargo.args(["--release", "--target", workspace::PLATFORM, "--package", "sandbox-vmm"]);
+    cargo.args(["--package", "sandbox-fs", "--features", "sandbox-vmm/hostile,sandbox-fs/hostile"]);
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command::announced("building the hostile monitor and file server", &mut cargo)?;
+    let mut cargo = workspace::cargo("build");
+    cargo.args(["--release", "--package", "sandbox", "--features", "sandbox/hostile"]);
+    command::announced("building the supervisor that lets them be", &mut cargo)?;
+
+    let parent = target.join("hostile");
+    fs::create_dir_all(&parent)?;
+    let dist = parent.join("dist");
+    command::output(Command::new("rm").arg("-rf").arg(&dist))?;
+    command::output(Command::new("cp").arg("-a").arg(&product).arg(&dist))?;
+    install(&target.join("release/sandbox"), &dist.join("bin/sandbox"))?;
+    for name in ["sandbox-fs", "sandbox-vmm"] {
+        let from = target.join(workspace::PLATFORM).join("release").join(name);
+        install(&from, &dist.join("libexec/sandbox").join(name))?;
+    }
     Ok(dist)
 }
 

@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask demo|test|host|bench|kernel|images|dist`.
+//! The developer's commands: `cargo xtask demo|test|fuzz|host|bench|kernel|images|dist`.
 //!
 //! `demo` and `test` are the two commands of the README; the others are their parts. What takes
 //! long is kept in the cache (see [`cache`]) and reused, so that a second run is quick.
@@ -10,6 +10,7 @@ mod cache;
 mod command;
 mod debian;
 mod demo;
+mod fuzz;
 mod host;
 mod images;
 mod initramfs;
@@ -35,6 +36,7 @@ enum Command {
     /// Run a real image in its own microVM: installs, builds, shows.
     Demo,
     Test(test::Arguments),
+    Fuzz(fuzz::Arguments),
     Host(host::Arguments),
     Bench(bench::Arguments),
     Kernel(kernel::Arguments),
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo => demo::run(),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Host(arguments) => host::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Kernel(arguments) => kernel::run(&arguments).map(|()| ExitCode::SUCCESS),

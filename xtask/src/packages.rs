@@ -14,8 +14,8 @@ pub const PRODUCT: &[&str] =
 pub const HOST: &[&str] =
     &["e2fsprogs", "mmdebstrap", "mount", "qemu-system-x86", "swtpm", "util-linux", "xz-utils"];
 
-/// To build the fuzzer's own library.
-pub const FUZZ: &[&str] = &["g++"];
+/// To build the fuzzer's own library, and what the virtio-fs worker is linked with.
+pub const FUZZ: &[&str] = &["g++", "libcap-ng-dev", "pkg-config"];
 
 /// To make the test images.
 pub const IMAGES: &[&str] = &["mmdebstrap", "skopeo", "umoci"];
@@ -24,10 +24,15 @@ pub const IMAGES: &[&str] = &["mmdebstrap", "skopeo", "umoci"];
 /// skipped, which libtest counts as passed: so they are never lacking here.
 pub const ORACLES: &[&str] = &[
     "bzip2",
+    "checkpolicy",
     "cpio",
     "cryptsetup-bin",
     "erofs-utils",
     "mount",
+    "policycoreutils",
+    "secilc",
+    "selinux-policy-default",
+    "semodule-utils",
     "skopeo",
     "swtpm",
     "tar",

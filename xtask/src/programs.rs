@@ -31,6 +31,16 @@ pub fn end_to_end_tests() -> Result<Vec<Program>> {
     Ok(programs)
 }
 
+/// Builds the monitor whose filters can lack a rule, for those tests that show that each is needed.
+pub fn hostile_monitor() -> Result<Program> {
+    let name = "sandbox-vmm";
+    let mut cargo = workspace::cargo("build");
+    cargo.args(["--package", name, "--bin", name, "--features", "hostile"]);
+    cargo.args(["--config", "profile.dev.strip='debuginfo'"]);
+    let program = built(&mut cargo, "bin")?.into_iter().find(|program| program.name == name);
+    program.with_context(|| format!("cargo built no {name}"))
+}
+
 /// Builds the benchmark program.
 pub fn benchmark() -> Result<Program> {
     let name = "sandbox-bench";
@@ -40,11 +50,28 @@ pub fn benchmark() -> Result<Program> {
     program.with_context(|| format!("cargo built no {name}"))
 }
 
-/// Builds the fuzz targets, instrumented by these flags; they are a workspace of their own. The
-/// target platform is named, so that build scripts are not instrumented.
-pub fn fuzz_targets(target: &Path, flags: &[&str]) -> Result<Vec<Program>> {
+/// Builds the hostile tests: the driver, and the guest's program, which is static.
+pub fn hostile_tests() -> Result<Vec<Program>> {
     let mut cargo = workspace::cargo("build");
-    cargo.args(["--release", "--manifest-path", "tests/fuzz/Cargo.toml", "--bins"]);
+    cargo.args(["--package", PACKAGE, "--bin", "sandbox-hostile-test"]);
+    cargo.args(["--config", "profile.dev.strip='debuginfo'"]);
+    let mut programs = built(&mut cargo, "bin")?;
+    let mut cargo = workspace::cargo("build");
+    cargo.args(["--release", "--target", workspace::PLATFORM, "--package", "sandbox-hostile"]);
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    programs.extend(built(&mut cargo, "bin")?);
+    Ok(programs)
+}
+
+/// Builds the fuzz target of this name, or all, instrumented by these flags; they are a workspace of
+/// their own. The platform is named so that the flags stay away from build scripts.
+pub fn fuzz_targets(target: &Path, name: Option<&str>, flags: &[&str]) -> Result<Vec<Program>> {
+    let mut cargo = workspace::cargo("build");
+    cargo.args(["--release", "--manifest-path", "tests/fuzz/Cargo.toml"]);
+    match name {
+        Some(name) => cargo.args(["--bin", name]),
+        None => cargo.arg("--bins"),
+    };
     cargo.args(["--target", workspace::PLATFORM, "--target-dir"]).arg(target);
     built(cargo.env("RUSTFLAGS", flags.join(" ")), "bin")
 }

@@ -2,6 +2,7 @@
 //! work with every version of QEMU.
 
 use super::Host;
+use crate::cache;
 use crate::command::{self, quoted};
 use crate::workspace;
 use anyhow::{Context, Result, ensure};
@@ -45,10 +46,13 @@ impl RunDirectory {
     ) -> Result<Self> {
         let runs = workspace::target()?.join("host");
         fs::create_dir_all(&runs)?;
+        // Of several that begin at once, one after the other: a new directory is not locked yet.
+        let beginning = cache::lock(&runs.join("lock"))?;
         remove_left_behind(&runs)?;
         let directory = tempfile::Builder::new().prefix("run-").tempdir_in(&runs)?;
         let lock = File::create(directory.path().join("lock"))?;
         lock.lock()?;
+        drop(beginning);
         fs::create_dir(directory.path().join("tpm"))?;
 
         let payload = directory.path().join("payload.tar");
@@ -89,7 +93,6 @@ impl RunDirectory {
 fn remove_left_behind(runs: &Path) -> Result<()> {
     for entry in fs::read_dir(runs)? {
         let path = entry?.path();
-        // A directory without a lock file is just being made.
         let Ok(lock) = File::open(path.join("lock")) else { continue };
         if lock.try_lock().is_ok() {
             // Another run may be doing the same.

@@ -66,6 +66,9 @@ pub struct Host {
     /// Programs that are installed in /usr/libexec/sandbox-tests.
     #[arg(skip)]
     pub programs: Vec<Program>,
+    /// Another directory to install than the product's; its name is `dist`, too.
+    #[arg(skip)]
+    pub dist: Option<PathBuf>,
 }
 
 impl Default for Host {
@@ -78,6 +81,7 @@ impl Default for Host {
             cpus: 2,
             no_build: false,
             programs: Vec::new(),
+            dist: None,
         }
     }
 }
@@ -152,7 +156,11 @@ impl Host {
 
     fn prepare(&self, command: Option<&[OsString]>) -> Result<RunDirectory> {
         packages::ensure(packages::HOST)?;
-        let dist = if self.no_build { build::directory()? } else { build::dist()? };
+        let dist = match &self.dist {
+            Some(dist) => dist.clone(),
+            None if self.no_build => build::directory()?,
+            None => build::dist()?,
+        };
         let image = image::image()?;
         RunDirectory::create(self, &image, &dist, command)
     }

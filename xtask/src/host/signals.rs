@@ -6,7 +6,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::{Handle, Signals};
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// These end us.
 const ENDING: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
@@ -16,19 +16,20 @@ const ENDING: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
 pub struct Guard {
     received: Arc<AtomicU8>,
     handle: Handle,
-    otherwise_default: &'static AtomicBool,
 }
+
+/// How many guards there are.
+static GUARDS: Mutex<usize> = Mutex::new(0);
 
 impl Guard {
     /// Watches for `child`. `resized` is called now and whenever the terminal has another size.
     pub fn new(child: &Child, resized: impl Fn() + Send + 'static) -> Result<Self> {
         let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-        let otherwise_default = default_action()?;
         let mut signals = Signals::new(ENDING.iter().chain(&[SIGWINCH]))?;
         let handle = signals.handle();
         let received = Arc::new(AtomicU8::new(0));
         let shared = received.clone();
-        otherwise_default.store(false, Ordering::SeqCst);
+        count(|guards| guards + 1)?;
         std::thread::spawn(move || {
             resized();
             for signal in signals.forever() {
@@ -40,7 +41,7 @@ impl Guard {
                 }
             }
         });
-        Ok(Guard { received, handle, otherwise_default })
+        Ok(Guard { received, handle })
     }
 
     /// The signal that came, if one did.
@@ -51,9 +52,19 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.otherwise_default.store(true, Ordering::SeqCst);
+        // Without the handlers there was no guard.
+        let _ = count(|guards| guards.saturating_sub(1));
         self.handle.close();
     }
+}
+
+/// Changes the number of guards. Without any, a signal ends us at once.
+fn count(change: impl FnOnce(usize) -> usize) -> Result<()> {
+    let mut guards = GUARDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let default = default_action()?;
+    *guards = change(*guards);
+    default.store(*guards == 0, Ordering::SeqCst);
+    Ok(())
 }
 
 /// Whether these signals end us at once. Handlers can't be taken away again, so they stay, and do
