@@ -35,6 +35,11 @@ fn main() -> ExitCode {
     let tests: Vec<_> =
         [apps::TESTS, disks::TESTS, files::TESTS, measured::TESTS, streams::TESTS].concat();
     let chosen = tests.iter().filter(|(name, _)| filter.is_none_or(|part| name.contains(part)));
+    if arguments.iter().any(|argument| argument == "--list") {
+        // As the standard harness says it.
+        chosen.for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
     if !rustix::process::geteuid().is_root() {
         println!("skipped: namespaces, mounts and device nodes take root");
         println!("\ntest result: ok. 0 passed; 0 failed; {} ignored", chosen.count());

@@ -41,7 +41,7 @@ pub fn run(arguments: &[String]) -> Result<Counts> {
     });
     let mut chosen = Vec::new();
     for program in programs {
-        if has_tests(&program, arguments)? {
+        if arguments.is_empty() || has_tests(&program, arguments)? {
             chosen.push(program);
         }
     }
